@@ -1,0 +1,21 @@
+"""What every test may use: the scale, and Hypothesis profiles that fit it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.scale import SCALE, Scale
+
+# No deadline: two busy cores make any single example slow now and then.
+# Fresh seeds each run, and a blob to replay a failure.
+_COMMON = settings(deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", _COMMON, max_examples=100)
+settings.register_profile("night", _COMMON, max_examples=2_000)
+settings.load_profile(SCALE.name)
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    """How much to do; in decorators use ``from tests.scale import SCALE``."""
+    return SCALE
