@@ -1,0 +1,389 @@
+"""What a step may cost (a quote, before) and what it cost (a charge, after), by the rates of one catalog.
+
+The rule, in order: the customer's overrides in force, then the catalog's rates, first match wins; a ``cost_plus`` rate
+matches only models that the provider price table knows; then a written price ceiling; then, for a model, refusal
+(:class:`UnknownPrice`), and for a tool, a retrieval or a sub-agent nothing (it costs 0 and counts as a step).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from agentbudget.amounts import MAX_NANO
+from agentbudget.catalog.cards import Card, FreeCard, Size, TokenCard, half_even, is_consistent, micro
+from agentbudget.catalog.rates import Ceiling, Override, Rate, covers
+from agentbudget.catalog.table import REMEMBERED, Listed, PriceTable
+from agentbudget.catalog.usage import MAX_COUNT, Usage, exact
+from agentbudget.errors import AgentBudgetError, InvalidAmount, InvalidRequest
+
+Kind: TypeAlias = Literal["llm", "tool", "retrieval", "embedding", "agent"]
+KINDS: Final = ("llm", "tool", "retrieval", "embedding", "agent")
+_MODEL_KINDS: Final = ("llm", "embedding")
+
+
+class PriceRequest(Struct, frozen=True, kw_only=True):
+    """A step to be priced.
+
+    tool: the tool's or retriever's name.  input_tokens: an upper bound (see ``estimate``), for each of ``quantity``
+    calls.
+    by_reference: part of the input is elsewhere (URLs, file ids, a stored conversation), so it holds the context
+    window.
+    audio: audio goes in or out, so audio prices may apply.  server_tools: the provider may run tools of its own
+    (searches).
+    seconds, documents: bounds, where a rate counts them.  at_us: UTC microseconds (None: now); give the charge the same
+    as the quote, since providers price by the time of the request.
+    """
+
+    kind: Kind
+    model: str | None = None
+    tool: str | None = None
+    provider: str | None = None
+    feature: str | None = None
+    workflow: str | None = None
+    customer: str | None = None
+    input_tokens: int = 0
+    max_output_tokens: int | None = None
+    by_reference: bool = False
+    audio: bool = False
+    server_tools: bool = False
+    quantity: int = 1
+    seconds: Any = None
+    documents: int | None = None
+    at_us: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InvalidRequest(f"{self.kind!r} is no kind of step: use one of {', '.join(KINDS)}", "kind")
+        counts = (("input_tokens", 0), ("max_output_tokens", 0), ("quantity", 1), ("documents", 0))
+        for name, least in counts:
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not least <= value <= MAX_COUNT):
+                raise InvalidRequest(f"{value!r} is no count: give a whole number from {least} to 2**53 - 1", name)
+        if self.seconds is not None:
+            exact(self.seconds)
+
+
+class Quote(Struct, frozen=True):
+    """The most a step can cost: what to hold. ``amount`` is in nanocredits, rounded up.
+
+    rate: the id of the rate that matched (None: no rate, so free).  output_cap_source: ``request``, ``price table``, or
+    the name of the ceiling that ``max_output_tokens`` comes from.
+    """
+
+    amount: int
+    tokens: int
+    input_tokens: int
+    max_output_tokens: int
+    output_cap_source: str
+    rate: str | None
+    most_output_tokens: int
+    card: Card
+    size: Size
+    beside: int = 0
+
+    def affordable_output_tokens(self, nano: int) -> int:
+        """How many output tokens (for each call) ``nano`` nanocredits buy beside this input; 0 if even the input does
+        not fit.
+
+        Exact: a quote for that many fits, one more does not, unless output is free, when it is the most the model
+        gives.
+        """
+        if nano < self.beside:
+            return 0
+        affordable = self.card.affordable(self.size, nano - self.beside)
+        return self.most_output_tokens if affordable is None else affordable
+
+
+class Charge(Struct, frozen=True):
+    """What a step cost: nanocredits, rounded half to even. ``notes`` say what was unusual about the pricing."""
+
+    nano: int
+    tokens: int
+    rate: str | None
+    priced_model: str | None
+    notes: tuple[str, ...] = ()
+
+
+class UnknownPrice(AgentBudgetError):
+    """Nothing prices this model, so the step must not run. ``line`` is the catalog text to add (TOML)."""
+
+    def __init__(self, model: str = "", provider: str = "", line: str = "", *rest: object) -> None:
+        super().__init__(model, provider, line, *rest)
+        self.model, self.provider, self.line = model, provider, line
+
+    def __str__(self) -> str:
+        what = f"model {self.model!r}" if self.model else "a model step that names no model"
+        of = f" of provider {self.provider!r}" if self.provider else ""
+        return f"no price is known for {what}{of}, so it may not run; add its price to the catalog:\n{self.line}"
+
+
+class _Candidate(NamedTuple):
+    """A rate that covers a step, when it is in force, and (for cost_plus) the price table at its markup."""
+
+    rate: Rate
+    from_us: int
+    until_us: int
+    table: PriceTable
+
+
+class _Priced(NamedTuple):
+    """A rate applied to a model at a time. listed: by the price table.  ceiling: for want of a price, so a stated cost
+    wins."""
+
+    rate: str | None
+    card: Card
+    model: str | None
+    listed: bool = False
+    ceiling: bool = False
+
+
+class Pricer:
+    """Prices steps by compiled rates. Immutable but for what it remembers; safe to share across threads."""
+
+    __slots__ = (
+        "_candidates",
+        "_ceilings",
+        "_currency",
+        "_nano_per_unit",
+        "_overridden",
+        "_overrides",
+        "_rates",
+        "_table",
+        "_tables",
+    )
+
+    def __init__(
+        self,
+        *,
+        nano_per_unit: Fraction,
+        currency: str = "USD",
+        rates: tuple[Rate, ...],
+        overrides: tuple[Override, ...] = (),
+        ceilings: tuple[Ceiling, ...] = (),
+    ) -> None:
+        """``nano_per_unit``: nanocredits that one unit of ``currency`` buys; the price table is in US dollars."""
+        self._nano_per_unit, self._currency = nano_per_unit, currency
+        self._rates, self._overrides, self._ceilings = rates, overrides, ceilings
+        self._overridden = frozenset(override.customer for override in overrides)
+        every_rate = [*rates, *(rate for override in overrides for rate in override.rates)]
+        markups = {Fraction(1), *(rate.markup for rate in every_rate if rate.card is None)}
+        self._tables = {markup: PriceTable(nano_per_unit * markup) for markup in markups}
+        self._table = self._tables[Fraction(1)]
+        self._candidates: dict[tuple[str | None, ...], tuple[_Candidate, ...]] = {}
+
+    def quote(self, request: PriceRequest) -> Quote:
+        """See :meth:`Catalog.quote`."""
+        priced = self._price(request, request.model, _time_of(request))
+        if priced is None:
+            raise unknown_price(request)
+        size, most, source = self._size(request, priced)
+        beside = self._ceiling(request.model, "server_tools")[1] * request.quantity if request.server_tools else 0
+        amount = priced.card.hold(size) + beside
+        if amount > MAX_NANO:
+            raise InvalidAmount(f"a hold of {amount} nanocredits", "too_large")
+        tokens = (size.input_tokens + size.output_tokens) * size.calls
+        return Quote(
+            amount, tokens, size.input_tokens, size.output_tokens, source, priced.rate, most, priced.card, size, beside
+        )
+
+    def charge(self, request: PriceRequest, usage: Usage) -> Charge:
+        """See :meth:`Catalog.charge`."""
+        priced, notes = self._price_served(request, usage)
+        stated = self._stated_cost(usage, priced, request)
+        if stated is not None:
+            nano, notes = stated, [*notes, "the provider's own cost was used"]
+        elif priced is not None:
+            size = _NO_SIZE if _reads_no_size(priced.card) else self._size(request, priced)[0]
+            nano = priced.card.charge(usage, size)
+            notes += _notes_on(usage, priced, nano)
+        else:
+            raise unknown_price(request)
+        if nano > MAX_NANO:
+            raise InvalidAmount(f"a charge of {nano} nanocredits", "too_large")
+        rate, model = (priced.rate, priced.model) if priced else (None, request.model)
+        return Charge(nano, usage.tokens, rate, model, tuple(notes))
+
+    def window(self, request: PriceRequest) -> int:
+        """The context window in tokens: the price table's, else the named ceiling's."""
+        return self._window(request.model, request.provider)[0]
+
+    def _price_served(self, request: PriceRequest, usage: Usage) -> tuple[_Priced | None, list[str]]:
+        """By the model that was served where it has a price; a dated name of the model asked for keeps the asked one's
+        rate."""
+        at_us, asked, served = _time_of(request), request.model, usage.model
+        if served is None or served == asked:
+            return self._price(request, asked, at_us), []
+        by_asked, by_served = self._price(request, asked, at_us), self._price(request, served, at_us)
+        same = asked is not None and _undated(served) == _undated(asked)
+        if same and by_asked is not None and not (by_asked.listed or by_asked.ceiling):
+            return by_asked, []
+        if by_served is not None and not by_served.ceiling:
+            return by_served, [] if same else [f"priced by the model served: {served}"]
+        return by_asked or by_served, [f"no price for the model served ({served}): priced by the model asked for"]
+
+    def _price(self, request: PriceRequest, model: str | None, at_us: int) -> _Priced | None:
+        for rate, from_us, until_us, table in self._matching(request, model):
+            if not from_us <= at_us < until_us:
+                continue
+            if rate.card is not None:
+                return _Priced(rate.id, rate.card, model)
+            listed = table.find(model, request.provider) if model else None
+            if listed is not None:
+                return _Priced(rate.id, listed.card(at_us), model, listed=True)
+        if request.kind not in _MODEL_KINDS:
+            return _Priced(None, FreeCard(), model, ceiling=True)
+        name, card = self._ceiling(model, "card", none=None)
+        return None if card is None else _Priced(name, card, model, ceiling=True)
+
+    def _matching(self, request: PriceRequest, model: str | None) -> tuple[_Candidate, ...]:
+        customer = request.customer if request.customer in self._overridden else None
+        key = (customer, request.kind, model, request.tool, request.provider, request.feature)
+        found = self._candidates.get(key)
+        if found is None:
+            found = tuple(c for c in self._in_order(customer) if _rate_covers(c.rate, request, model))
+            if len(self._candidates) > REMEMBERED:
+                self._candidates = {}
+            self._candidates[key] = found
+        return found
+
+    def _in_order(self, customer: str | None) -> list[_Candidate]:
+        mine = [override for override in self._overrides if override.customer == customer]
+        timed = [(rate, override.from_us, override.until_us) for override in mine for rate in override.rates]
+        timed += [(rate, -MAX_NANO, MAX_NANO) for rate in self._rates]
+        return [_Candidate(*found, self._tables.get(found[0].markup, self._table)) for found in timed]
+
+    def _markup(self, request: PriceRequest, model: str | None, at_us: int) -> Fraction:
+        """Of the first cost_plus rate in force that covers the step: what multiplies a cost the provider states."""
+        matching = self._matching(request, model)
+        in_force = (c.rate for c in matching if c.rate.card is None and c.from_us <= at_us < c.until_us)
+        return next((rate.markup for rate in in_force), Fraction(1))
+
+    def _stated_cost(self, usage: Usage, priced: _Priced | None, request: PriceRequest) -> int | None:
+        """The provider's own cost in nanocredits, where no rate and no table prices the step; else None."""
+        if usage.cost is None or usage.currency != self._currency or (priced is not None and not priced.ceiling):
+            return None
+        markup = self._markup(request, request.model, _time_of(request))
+        cost = Fraction(usage.cost) * self._nano_per_unit * markup
+        return half_even(cost.numerator, cost.denominator)
+
+    def _size(self, request: PriceRequest, priced: _Priced) -> tuple[Size, int, str]:
+        """The bounds to hold for, the most output the model gives, and where the output cap comes from."""
+        if request.kind not in _MODEL_KINDS and request.model is None:
+            cap, most, source, into = request.max_output_tokens or 0, 0, "request", request.input_tokens
+        else:
+            window, _ = self._window(request.model, request.provider)
+            into = max(window, request.input_tokens) if request.by_reference else request.input_tokens
+            most, source = self._most_output(request, window)
+            cap = most if request.max_output_tokens is None else request.max_output_tokens
+            source = source if request.max_output_tokens is None else "request"
+        seconds_us, documents = self._quantities(request, priced.card)
+        size = Size(into, cap, request.quantity, seconds_us, documents, request.audio)
+        return size, most, source
+
+    def _most_output(self, request: PriceRequest, window: int) -> tuple[int, str]:
+        if request.kind == "embedding":
+            return 0, "price table"
+        name, most = self._ceiling(request.model, "max_output_tokens")
+        return (most, name) if most <= window else (window, "price table")
+
+    def _quantities(self, request: PriceRequest, card: Card) -> tuple[int, int]:
+        """Seconds (in microseconds) and documents as bounded by the request, else, where the price table counts them,
+        by a ceiling."""
+        seconds_us = micro(exact(request.seconds)) if request.seconds is not None else 0
+        documents = request.documents or 0
+        if isinstance(card, TokenCard) and not (card.priced_by_tokens and not request.audio):
+            if card.per_microsecond and not seconds_us:
+                seconds_us = self._ceiling(request.model, "max_seconds")[1] * 1_000_000
+            if card.per_document and not documents:
+                documents = self._ceiling(request.model, "max_documents")[1]
+        elif isinstance(card, TokenCard):
+            seconds_us = 0
+        return seconds_us, documents
+
+    def _window(self, model: str | None, provider: str | None) -> tuple[int, str]:
+        listed: Listed | None = self._table.find(model, provider) if model else None
+        if listed is not None and listed.window:
+            return listed.window, "price table"
+        name, window = self._ceiling(model, "context_window")
+        return window, name
+
+    def _ceiling(self, model: str | None, field: str, none: Any = 0) -> tuple[str, Any]:
+        """The first ceiling that covers the model and states the field, and its value."""
+        for ceiling in self._ceilings:
+            value = getattr(ceiling, field)
+            if value is not None and covers(ceiling.models, model and model.lower()):
+                return ceiling.name, value
+        return "", none
+
+
+def unknown_price(request: PriceRequest) -> UnknownPrice:
+    """The refusal of a model without a price, with the catalog lines that would price it."""
+    model = request.model or ""
+    lines = [
+        "[[rates]]",
+        "model = " + (_toml(model) if model else '"*"'),
+        'tokens = { input = "2.50", output = "10.00" }  # credits per million tokens: write its real prices',
+    ]
+    return UnknownPrice(model, request.provider or "", "\n".join(lines))
+
+
+def _toml(text: str) -> str:
+    """A TOML basic string that matches the name exactly: JSON's escapes are TOML's, and glob characters are
+    bracketed."""
+    literal = re.sub(r"([\[?*])", r"[\1]", text)
+    return msgspec.json.encode(literal.encode("utf-8", "replace").decode()).decode().replace("\x7f", "\\u007f")
+
+
+def _rate_covers(rate: Rate, request: PriceRequest, model: str | None) -> bool:
+    return (
+        covers(rate.kinds, request.kind)
+        and covers(rate.models, model and model.lower())
+        and covers(rate.tools, request.tool)
+        and covers(rate.providers, request.provider and request.provider.lower())
+        and covers(rate.features, request.feature)
+    )
+
+
+def _time_of(request: PriceRequest) -> int:
+    return time.time_ns() // 1_000 if request.at_us is None else request.at_us
+
+
+_DATE: Final = re.compile(r"[-@:](latest|20\d{2}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4})$")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _undated(model: str) -> str:
+    """``gpt-5-2025-08-07`` and ``gpt-5-latest`` are ``gpt-5``; a provider prefix is no part of the name."""
+    return _DATE.sub("", re.split(r"[/:](?=[^/:]*[a-z])", model.lower())[-1])
+
+
+def _notes_on(usage: Usage, priced: _Priced, nano: int) -> list[str]:
+    notes = []
+    if not is_consistent(usage):
+        notes.append("the usage reports a part larger than its whole: the whole was raised to its parts")
+    if priced.ceiling and priced.rate:
+        notes.append(f"priced by the ceiling {priced.rate}: no price is known")
+    if nano == 0 and priced.listed and isinstance(priced.card, TokenCard) and _is_free(priced.card):
+        notes.append("the price table lists this model as free")
+    return notes
+
+
+_NO_SIZE: Final = Size()
+
+
+def _reads_no_size(card: Card) -> bool:
+    """Whether a charge by this card rests on the usage alone, so that the bounds need not be found again."""
+    return isinstance(card, TokenCard) and not (card.per_microsecond or card.per_document or card.per_character)
+
+
+def _is_free(card: TokenCard) -> bool:
+    return not (
+        card.priced_by_tokens or card.per_call or card.per_microsecond or card.per_document or card.per_character
+    )

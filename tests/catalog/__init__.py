@@ -1,0 +1,1 @@
+"""The catalog: loading, pricing, usage and estimates."""
