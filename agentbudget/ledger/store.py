@@ -1,0 +1,55 @@
+"""Opening a ledger by its URL. The database's modules are imported here and only when asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from agentbudget.errors import InvalidRequest
+from agentbudget.ledger.journal import Archive, Journal
+
+if TYPE_CHECKING:
+    from agentbudget.clock import Clock
+    from agentbudget.ledger.sqlite import Synchronous
+
+_KNOWN = "use sqlite:///path, sqlite:////absolute/path or memory://"
+
+
+class Store(Journal, Archive, Protocol):
+    """A journal that can be read as well: what :func:`open_journal` gives."""
+
+
+def open_journal(
+    url: str, *, synchronous: Synchronous = "FULL", read_only: bool = False, clock: Clock | None = None
+) -> Store:
+    """Open a ledger to write it (claim it next), or with ``read_only`` beside its writer.
+
+    ``synchronous``: "FULL", or "NORMAL", which may lose acknowledged entries at power loss. Raises
+    ``OwnerUnavailable``, ``LedgerCorrupt``, or ``InvalidRequest`` for a URL of no known kind.
+    """
+    if url == "memory://":
+        from agentbudget.ledger.memory import MemoryJournal
+
+        return MemoryJournal()
+    _require_sqlite(url)
+    from agentbudget.ledger.sql import SqlJournal
+
+    return SqlJournal.open(url, synchronous=synchronous, read_only=read_only, clock=clock)
+
+
+def open_archive(url: str) -> Archive:
+    """Open an existing ledger to read it, at any time, from any process. Raises as :func:`open_journal` does."""
+    if url == "memory://":
+        raise InvalidRequest(
+            "a memory ledger can be read only in the process and by the journal that holds it", "ledger"
+        )
+    _require_sqlite(url)
+    from agentbudget.ledger.sql import SqlArchive
+
+    return SqlArchive.open(url)
+
+
+def _require_sqlite(url: str) -> None:
+    if not url.startswith("sqlite:"):
+        raise InvalidRequest(
+            f"{url.partition(':')[0]!r} is no kind of ledger that this version knows: {_KNOWN}", "ledger"
+        )
