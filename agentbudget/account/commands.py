@@ -1,0 +1,368 @@
+"""What a customer's owner can be asked. Each command is a frozen value with everything decided outside already in it.
+
+Conventions: amounts are nanocredits; times UTC microseconds; measures other than credits are whole units by name
+(``tokens``, ``steps``, ``tool_calls``, ``seconds``, or a metered feature's id). ``keys_of`` names the idempotency keys the
+owner looks up in the journal before it decides; ``request_hash`` is the hash of a command's *raw request* (law L4): what the
+caller stated, never prices, estimates or generated ids.
+
+Idempotency keys, all per customer:
+
+    customer                 the creation
+    grant:<key>              a grant, void, adjust or payment, by the caller's key (``void:``, ``adjust:``, ``payment:``)
+    session:<id>             the opening of a session (also of each child of a fan-out)
+    fund:<key>               funding, by the caller's key
+    <step>                   the opening of a hold (or its tombstone)
+    <step>#end               its only end: settled, released or lapsed (law L5 is this unique key)
+    <step>#<n>               its n-th part: an extension, a partial settlement, the dispatch mark (``<step>#sent``)
+    <step>#correction        the one correction that a late settlement may bring
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from agentbudget.catalog.terms import Breaker, LimitMode, LimitTerms, PlanTerms, Scope, Window
+
+Kind: TypeAlias = Literal["llm", "tool", "retrieval", "embedding", "agent"]
+OnUnknown: TypeAlias = Literal["charge", "release"]
+OnDenied: TypeAlias = Literal["refuse", "stop", "abort"]
+OnShort: TypeAlias = Literal["deny", "clamp"]
+
+ROOT: Final = "customer"
+"""The root entity of every customer's tree."""
+
+
+class CreateCustomer(Struct, frozen=True, tag="create_customer"):
+    """Create the customer under a plan; once. Again with the same plan answers the existing one, another plan is KeyConflict.
+
+    ``time_zone`` (IANA) is where calendar windows turn; ``anchor_us`` is where an anchored plan's cycle starts (None: now).
+    """
+
+    terms: PlanTerms
+    time_zone: str = "UTC"
+    anchor_us: int | None = None
+
+
+class AssignPlan(Struct, frozen=True, tag="assign_plan"):
+    """Put the customer under these terms (a new plan, or the same plan of a new catalog version). Limits of the old plan that the
+    new one does not have end; those it has too (same entity, measure, window, scope) keep what they counted. One-time plan
+    grants are issued once per grant id for ever; equal terms change nothing and write nothing."""
+
+    terms: PlanTerms
+
+
+class IssueGrant(Struct, frozen=True, tag="issue_grant"):
+    """Issue credits. Free credits pay overdraft in the same entry, in burn order of the grant's scope."""
+
+    grant: str
+    amount: int
+    label: str | None = None
+    priority: int = 50
+    effective_us: int | None = None
+    expires_us: int | None = None
+    category: Literal["paid", "promo"] = "paid"
+    scope: Scope | None = None
+    key: str | None = None
+
+
+class VoidGrant(Struct, frozen=True, tag="void_grant"):
+    """Take back free credits of a grant: all of them (``amount`` None) or so many. Held credits cannot be voided."""
+
+    grant: str
+    amount: int | None = None
+    reason: str = ""
+    key: str | None = None
+
+
+class AdjustGrant(Struct, frozen=True, tag="adjust_grant"):
+    """Correct a grant: add to it (positive) or take free credits out of it (negative, booked as voided)."""
+
+    grant: str
+    amount: int
+    reason: str = ""
+    key: str | None = None
+
+
+class ClearReceivable(Struct, frozen=True, tag="clear_receivable"):
+    """Billing was paid: lower the receivable by ``amount`` (at most what is owed). Holds of the receivable are not owed yet."""
+
+    amount: int
+    reference: str = ""
+    key: str | None = None
+
+
+class PutEntity(Struct, frozen=True, tag="put_entity"):
+    """Create an entity below ``parent``, or move it there. Its depth may be at most 16. Equal: nothing is written."""
+
+    entity: str
+    parent: str = ROOT
+
+
+class SetLimit(Struct, frozen=True, tag="set_limit"):
+    """Set, change or (``amount`` None) remove the administrator's limit for (entity, measure, window, scope).
+
+    It counts holds opened from now on. A removed limit goes on counting, so setting it again does not start from nothing.
+    ``entity``: ``customer``, an existing entity, an open ``session:<id>``, or every entity of a type (``user:*``).
+    """
+
+    entity: str
+    amount: int | None
+    measure: str = "credits"
+    window: Window = "lifetime"
+    mode: LimitMode = "hard"
+    scope: Scope | None = None
+
+
+class SetPaused(Struct, frozen=True, tag="set_paused"):
+    """Pause or resume an entity (``customer`` for all, ``session:<id>`` for one session): new holds below it are refused.
+
+    Resuming a session also ends its latch and closes its circuit.
+    """
+
+    entity: str
+    paused: bool
+    reason: str = ""
+
+
+class OpenSession(Struct, frozen=True, tag="open_session"):
+    """Open a session, or join the open one of that id. None states nothing: at creation it takes the default, at a join it is
+    not compared; what is stated must equal what created it (KeyConflict). A closed id is refused (``session_closed``).
+
+    ``parent`` carves ``budget`` out of that session: refused (``session_budget``) when it has no room. A child without a
+    budget draws on its parent directly. A child's path is its parent's, plus its own entities.
+    ``wind_down``: nanocredits of the budget kept for steps marked so.
+    """
+
+    session: str
+    parent: str | None = None
+    budget: int | None = None
+    wind_down: int | None = None
+    entities: tuple[str, ...] | None = None
+    feature: str | None = None
+    workflow: str | None = None
+    breaker: Breaker | None = None
+    on_unknown: OnUnknown | None = None
+    on_denied: OnDenied | None = None
+    ttl_us: int | None = None
+    max_step_us: int | None = None
+
+
+class FanOut(Struct, frozen=True, tag="fan_out"):
+    """Open children of one parent in order, each carving its budget, as many as fit; fewer than ``at_least``: none (refused).
+
+    Every child names the same parent and states a budget.
+    """
+
+    parent: str
+    children: tuple[OpenSession, ...]
+    at_least: int
+
+
+class FundSession(Struct, frozen=True, tag="fund_session"):
+    """Raise a session's budget by ``amount`` and end its latch. A child's parent must have the room (refused otherwise)."""
+
+    session: str
+    amount: int
+    key: str | None = None
+
+
+class CloseSession(Struct, frozen=True, tag="close_session"):
+    """End a session and its children: no further hold; holds still open end by their steps or lapse. Again writes nothing."""
+
+    session: str
+    reason: str = "closed"
+
+
+class Latch(Struct, frozen=True, tag="latch"):
+    """Stop a session after a refusal (``on_denied`` stop/abort): every later step is refused until it is funded or resumed."""
+
+    session: str
+    reason: str
+
+
+class Hold(Struct, frozen=True, gc=False, tag="hold"):
+    """Hold ``amount`` and ``measures`` for one step, on every limit of the path and on grants in burn order, or refuse.
+
+    ``model`` is set for kinds llm and embedding, ``tool`` for tool and retrieval. ``fingerprint`` (a hash of tool and
+    arguments) feeds the breaker's repeat rule. ``dispatched`` says that the step runs as soon as this is answered.
+    ``note_refusal`` False: this attempt is a probe, and a refusal of it does not count for the breaker.
+    """
+
+    step: str
+    session: str
+    kind: Kind
+    amount: int
+    measures: dict[str, int] = {}
+    model: str | None = None
+    tool: str | None = None
+    provider: str | None = None
+    feature: str | None = None
+    wind_down: bool = False
+    fingerprint: str | None = None
+    dispatched: bool = True
+    ttl_us: int = 60_000_000
+    rate: str = ""
+    estimate: str = ""
+    catalog: str = ""
+    stated: str = ""
+    note_refusal: bool = True
+
+
+class ExtendHold(Struct, frozen=True, gc=False, tag="extend_hold"):
+    """Add to an open hold, judged like a new hold of the added amounts. ``part`` numbers it: same part, same answer."""
+
+    step: str
+    part: int
+    amount: int
+    measures: dict[str, int] = {}
+
+
+class DispatchHold(Struct, frozen=True, gc=False, tag="dispatch_hold"):
+    """Mark that the step's work has been sent: from now on, what is not known is not free."""
+
+    step: str
+
+
+class SettleHold(Struct, frozen=True, gc=False, tag="settle_hold"):
+    """Book what a step cost. ``part`` None ends the hold: the rest is given back, the last-burnt slice first; what is beyond the
+    hold burns free eligible credits, then becomes overdraft (prepaid) or receivable (postpaid). ``part`` n books a part and
+    keeps the hold (a part may not pass what is held).
+
+    ``measures`` states what was used; a measure not stated counts as held. ``outcome`` ``unknown`` says that the amount is a
+    policy's, not a measurement: a later settlement then corrects it, once.
+    After a lapse this is that late settlement and books the difference.
+    """
+
+    step: str
+    amount: int
+    measures: dict[str, int] = {}
+    part: int | None = None
+    outcome: Literal["settled", "unknown"] = "settled"
+    usage: dict[str, int] = {}
+    model: str | None = None
+    error: str | None = None
+    rate: str = ""
+    catalog: str = ""
+    stated: str = ""
+
+
+class ReleaseHold(Struct, frozen=True, gc=False, tag="release_hold"):
+    """Give a whole hold back; nothing was spent. For a key not seen yet it leaves a tombstone: a hold of that key that arrives
+    later is answered ``released`` and holds nothing."""
+
+    step: str
+    error: str | None = None
+
+
+class LapseHold(Struct, frozen=True, tag="lapse_hold"):
+    """End a hold whose holder is gone: dispatched and ``on_unknown`` charge books what is held as ``unknown``; otherwise it is
+    given back. Said by the owner itself, never by a holder."""
+
+    step: str
+    cause: Literal["silent", "max_seconds", "session_closed"] = "silent"
+
+
+class Explain(Struct, frozen=True, tag="explain"):
+    """What ``Hold`` would answer for a step of a session, or of ``entities`` outside any session. Nothing is held or counted."""
+
+    hold: Hold
+    entities: tuple[str, ...] = ()
+    workflow: str | None = None
+
+
+class Read(Struct, frozen=True, tag="read"):
+    """A view of the account as of this command."""
+
+    what: Literal["customer", "balance", "grants", "entities", "limits", "sessions", "session", "holds"]
+    id: str = ""
+
+
+Command: TypeAlias = (
+    CreateCustomer | AssignPlan | IssueGrant | VoidGrant | AdjustGrant | ClearReceivable | PutEntity | SetLimit | SetPaused
+    | OpenSession | FanOut | FundSession | CloseSession | Latch | Hold | ExtendHold | DispatchHold | SettleHold | ReleaseHold
+    | LapseHold | Explain | Read
+)  # fmt: skip
+
+LimitSet: TypeAlias = tuple[LimitTerms, ...]
+
+
+def key_of(command: Command) -> str | None:
+    """The idempotency key under which the command's entry is written, or None when it has none."""
+    find = _KEYS.get(type(command))
+    return None if find is None else find(command)
+
+
+def _named(prefix: str) -> Callable[[Any], str | None]:
+    return lambda command: None if command.key is None else f"{prefix}:{command.key}"
+
+
+def _end(command: Any) -> str:
+    return f"{command.step}#end"
+
+
+_KEYS: Final[dict[type, Callable[[Any], str | None]]] = {
+    CreateCustomer: lambda command: "customer",
+    IssueGrant: _named("grant"),
+    VoidGrant: _named("void"),
+    AdjustGrant: _named("adjust"),
+    ClearReceivable: _named("payment"),
+    FundSession: _named("fund"),
+    OpenSession: lambda command: f"session:{command.session}",
+    Hold: lambda command: command.step,
+    ExtendHold: lambda command: f"{command.step}#{command.part}",
+    DispatchHold: lambda command: f"{command.step}#sent",
+    SettleHold: lambda command: _end(command) if command.part is None else f"{command.step}#{command.part}",
+    ReleaseHold: _end,
+    LapseHold: _end,
+}
+
+
+def keys_of(command: Command) -> tuple[str, ...]:
+    """Every key that the owner must look up before it can decide the command."""
+    match command:
+        case SettleHold(step=step, part=None) | ReleaseHold(step=step) | LapseHold(step=step):
+            return (step, f"{step}#end", f"{step}#correction")
+        case SettleHold(step=step, part=part) | ExtendHold(step=step, part=part):
+            return (f"{step}#{part}", f"{step}#end")
+        case DispatchHold(step=step):
+            return (f"{step}#sent", f"{step}#end")
+        case FanOut(children=children):
+            return tuple(f"session:{child.session}" for child in children)
+        case _:
+            key = key_of(command)
+            return () if key is None else (key,)
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def request_hash(command: Command) -> str:
+    """Hash (32 hex digits of SHA-256) of the command's raw request. Equal requests hash equal whatever prices, estimates,
+    catalog versions or generated ids say meanwhile."""
+    raw = _raw(command)
+    # The tuples hold only strings, integers and None, whose repr is exact; a step's hash is on the way of every step.
+    data = repr(raw).encode() if isinstance(raw, tuple) else _encode(raw)
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _raw(command: Command) -> object:
+    """What the caller stated: tuples of strings, integers and None for steps, anything encodable otherwise."""
+    if isinstance(command, Hold):
+        return ("hold", command.session, command.kind, command.model, command.tool, command.feature, command.stated)
+    if isinstance(command, SettleHold):
+        return ("settle_hold", command.part, command.outcome, command.stated or command.amount)
+    if isinstance(command, ReleaseHold):
+        return ("release_hold",)
+    if isinstance(command, CreateCustomer):
+        return ("create_customer", command.terms.plan, command.time_zone)
+    if isinstance(command, IssueGrant):
+        return [
+            "grant", command.amount, command.label, command.priority, command.effective_us, command.expires_us,
+            command.category, command.scope,
+        ]  # fmt: skip
+    return command

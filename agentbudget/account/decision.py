@@ -1,0 +1,263 @@
+"""Answers: what the owner says to a command. Plain values that pickle; shown amounts are ``Credits`` where credits are meant.
+
+``Decision`` is the public one: the answer before a step, with every constraint that was evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from agentbudget.amounts import Credits, format_nano
+
+Reason: TypeAlias = Literal[
+    "session_budget", "insufficient_credits", "overdraft", "limit", "feature_not_entitled", "model_not_allowed",
+    "circuit_open", "paused", "session_closed", "no_session", "unknown_customer", "unknown_entity", "unknown_price",
+    "unavailable",
+]  # fmt: skip
+Quantity: TypeAlias = Credits | int
+
+
+class Constraint(Struct, frozen=True):
+    """One thing that had to allow the step. Amounts are Credits when ``measure`` is credits, whole units otherwise, and None
+    where the constraint has no amount (``detail`` then says what it looked at). ``resets_at_us``: end of its window."""
+
+    kind: Reason
+    entity: str
+    allowed: bool
+    measure: str = ""
+    limit: Quantity | None = None
+    used: Quantity | None = None
+    held: Quantity | None = None
+    remaining: Quantity | None = None
+    need: Quantity | None = None
+    window: str = ""
+    mode: str = "hard"
+    resets_at_us: int | None = None
+    detail: str = ""
+
+
+class Affordable(Struct, frozen=True):
+    """What would fit now: credits on every constraint at once; output tokens for this request at its price (None: not a priced
+    model call, or not even its input fits)."""
+
+    amount: Credits = Credits(0)
+    max_output_tokens: int | None = None
+
+
+class Decision(Struct, frozen=True):
+    """The answer before a step. ``reason`` is the binding one, None when allowed: of the failing constraints on credits the
+    one with the least remaining, else the first that fails. ``age_us`` is the age of the data used (0 at the owner)."""
+
+    allowed: bool
+    reason: Reason | None = None
+    constraints: tuple[Constraint, ...] = ()
+    affordable: Affordable = Affordable()
+    need: Credits = Credits(0)
+    retry_at_us: int | None = None
+    grants: tuple[tuple[str, Credits], ...] = ()
+    suggestions: tuple[str, ...] = ()
+    detail: str = ""
+    session: str = ""
+    age_us: int = 0
+
+    @property
+    def binding(self) -> Constraint | None:
+        """The constraint that decided a denial."""
+        return next((c for c in failing_first(self.constraints) if not c.allowed), None)
+
+    def __str__(self) -> str:
+        if self.allowed:
+            return "allowed"
+        head = f"refused ({self.reason})"
+        what = self.detail or _of_binding(self.binding, self.need)
+        return head + (f": {what}" if what else "") + "".join(f"; {s}" for s in self.suggestions)
+
+
+def failing_first(constraints: tuple[Constraint, ...]) -> list[Constraint]:
+    """Failing constraints, the binding one first; then the rest in the order they were evaluated."""
+    failing = [c for c in constraints if not c.allowed]
+    on_credits = [c for c in failing if c.measure == "credits" and isinstance(c.remaining, Credits)]
+    binding = min(on_credits, key=lambda c: c.remaining) if on_credits and failing[0].remaining is not None else None  # type: ignore[arg-type,return-value]
+    first = [binding] if binding is not None else []
+    return first + [c for c in failing if c is not binding] + [c for c in constraints if c.allowed]
+
+
+def _of_binding(binding: Constraint | None, need: Credits) -> str:
+    if binding is None:
+        return ""
+    if binding.remaining is None:
+        return binding.detail
+    window = f" per {binding.window}" if binding.window not in ("", "lifetime") else ""
+    unit = binding.measure
+    return f"{binding.entity} has {binding.remaining} {unit} left{window}, the step needs {binding.need}"
+
+
+class Held(Struct, frozen=True, gc=False):
+    """A hold was made (or was made before under this key)."""
+
+    step: str
+    amount: int
+    measures: dict[str, int]
+    slices: tuple[tuple[str, int], ...]
+
+
+class Settled(Struct, frozen=True, gc=False):
+    """A hold's end, part or correction: ``charged`` in all for the step so far, ``overrun`` of it beyond the hold, ``debt`` of it
+    beyond all grants. ``state``: settled, unknown, released, lapsed (given back), partial or corrected."""
+
+    step: str
+    state: Literal["settled", "unknown", "released", "lapsed", "partial", "corrected"]
+    charged: int
+    overrun: int = 0
+    debt: int = 0
+
+
+class Done(Struct, frozen=True):
+    """A command that answers only that it is so. ``changed``: an entry was written."""
+
+    changed: bool = True
+    id: str = ""
+
+
+class Opened(Struct, frozen=True):
+    """Sessions opened (or joined) by one command; ``refused`` says why a fan-out opened fewer than asked."""
+
+    sessions: tuple[str, ...]
+    joined: bool = False
+    refused: Decision | None = None
+
+
+class SessionView(Struct, frozen=True):
+    """A session: ``spent`` and ``held`` include its children's; ``remaining`` is budget less spent, held and what open
+    children have carved and not used (None: no budget)."""
+
+    id: str
+    state: Literal["open", "paused", "stopped", "closed"]
+    budget: int | None
+    spent: int
+    held: int
+    remaining: int | None
+    steps: int
+    denials: int
+    parent: str | None
+    entities: tuple[str, ...]
+    feature: str | None
+    workflow: str | None
+    children: tuple[str, ...]
+    opened_us: int
+    stopped_because: str = ""
+    on_unknown: str = "charge"
+    on_denied: str = "refuse"
+    wind_down: int = 0
+    max_step_us: int = 0
+
+
+class GrantView(Struct, frozen=True):
+    """A grant; per grant issued = available + held + consumed + expired + voided (nanocredits). ``state``: active, pending (not
+    effective yet), used (nothing free) or expired."""
+
+    id: str
+    label: str | None
+    category: str
+    priority: int
+    state: Literal["active", "pending", "used", "expired"]
+    issued: int
+    available: int
+    held: int
+    consumed: int
+    expired: int
+    voided: int
+    effective_us: int
+    expires_us: int | None
+    issued_us: int
+
+
+class BalanceView(Struct, frozen=True):
+    """The wallet in nanocredits: issued = available + pending + held + consumed + expired + voided over all grants, where
+    held and consumed also count what overdraft and receivable carry (issued counts those draws too)."""
+
+    issued: int
+    available: int
+    pending: int
+    held: int
+    consumed: int
+    expired: int
+    voided: int
+    overdraft: int
+    receivable: int
+    grants: tuple[GrantView, ...]
+
+
+class EntityView(Struct, frozen=True):
+    """A node of the tree."""
+
+    id: str
+    parent: str | None
+    paused: bool
+
+
+class LimitView(Struct, frozen=True):
+    """A limit at one entity in its current window. ``origin``: plan or admin; ``limit`` None: removed, still counting."""
+
+    entity: str
+    measure: str
+    window: str
+    mode: str
+    origin: str
+    limit: int | None
+    used: int
+    held: int
+    resets_at_us: int | None
+    scope: str = ""
+
+
+class CustomerView(Struct, frozen=True):
+    """The customer and the plan it is under."""
+
+    id: str
+    plan: str
+    catalog: str
+    wallet: str
+    time_zone: str
+    paused: bool
+    created_us: int
+    entries: int
+
+
+class HoldView(Struct, frozen=True):
+    """An open hold."""
+
+    step: str
+    session: str
+    kind: str
+    name: str
+    amount: int
+    charged: int
+    opened_us: int
+    dispatched: bool
+
+
+Answer: TypeAlias = (
+    Held | Settled | Done | Opened | Decision | SessionView | CustomerView | BalanceView
+    | tuple[SessionView, ...] | tuple[GrantView, ...] | tuple[EntityView, ...] | tuple[LimitView, ...] | tuple[HoldView, ...]
+)  # fmt: skip
+
+
+def quantity(measure: str, units: int) -> Quantity:
+    """Units of a measure as shown: Credits for credits, the integer otherwise."""
+    return Credits.of_nano(units) if measure == "credits" else units
+
+
+def describe(measure: str, units: int) -> str:
+    """Units of a measure in words: ``1.5 credits``, ``20 steps``."""
+    return f"{format_nano(units) if measure == 'credits' else units} {measure}"
+
+
+def refusal_of_customer(customer: str) -> Decision:
+    """The answer to a step of a customer that does not exist."""
+    detail = f"there is no customer {customer!r}"
+    constraint = Constraint("unknown_customer", "customer", False, detail=detail)
+    suggestions = ("create it: runtime.customers.create(...)",)
+    return Decision(False, "unknown_customer", (constraint,), detail=detail, suggestions=suggestions)
