@@ -1,0 +1,336 @@
+"""The owner: the single writer of its customers. Synchronous and without threads; a host gives it one.
+
+One batch, in order: load the customers (snapshot and replay), look up every key in one query, decide each command, seal
+what was decided, commit everything in one transaction, answer. Nothing is answered before that commit (laws L1, L9).
+After any failure the states are thrown away and read again from the journal: memory is never trusted over the store
+(law L6)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from agentbudget.account.account import SNAPSHOT_FORMAT, Account, Outcome
+from agentbudget.account.commands import (
+    Command,
+    CreateCustomer,
+    Explain,
+    ExtendHold,
+    FanOut,
+    FundSession,
+    Hold,
+    OpenSession,
+    ReleaseHold,
+    SettleHold,
+    keys_of,
+)
+from agentbudget.account.decision import Answer, Decision
+from agentbudget.clock import SECOND_US, Clock
+from agentbudget.errors import AgentBudgetError, InvalidRequest, InvariantBroken, LedgerCorrupt, OwnerUnavailable
+from agentbudget.ledger.entry import Entry, Sealed, decode, genesis, seal
+from agentbudget.ledger.journal import Batch, DenialNote, Snapshot
+from agentbudget.ledger.store import Store
+from agentbudget.runtime.folding import fold
+
+SNAPSHOT_EVERY: Final = 1_000
+"""Entries between snapshots of a small customer: replaying as many takes some 20 ms, which nobody notices at a
+start."""
+SNAPSHOT_BYTES_PER_ENTRY: Final = 256
+"""A big state is written less often: a snapshot may add at most about half of what the entries since the last one
+weigh."""
+IDLE_SECONDS: Final = 300
+"""A customer without open holds is put away after so long without a command; loading it again costs a millisecond or
+so."""
+MAX_LOADED: Final = 10_000
+"""Customers in memory at once; the least recently used idle ones make room (an idle customer costs about 10 KB)."""
+MAX_BATCH: Final = 512
+"""Commands in one transaction: far beyond what one commit's latency gathers, small enough that nobody waits long behind
+it."""
+MAX_OVERDUE: Final = 64
+"""Overdue commands of one customer in one batch; the rest follow at the next tick."""
+
+_STEPS_AND_SESSIONS = (Hold, ExtendHold, OpenSession, FanOut, FundSession, Explain)
+
+Request = tuple[str, Command]
+Reply = Answer | AgentBudgetError
+
+
+class _Loaded(Struct):
+    """A customer in memory: its account, the hash of its newest entry, and what decides about the next snapshot."""
+
+    account: Account
+    head: str
+    used_us: int
+    since_snapshot: int = 0
+    snapshot_after: int = SNAPSHOT_EVERY
+
+
+class _Work(Struct):
+    """What one batch has gathered so far. ``written`` overlays the journal's key index until the commit."""
+
+    found: dict[tuple[str, str], Sealed]
+    written: dict[tuple[str, str], Sealed]
+    entries: list[Sealed]
+    touched: dict[str, _Loaded]
+    denials: list[DenialNote]
+
+
+class Owner:
+    """Serialises every command of its customers. Not thread-safe: exactly one thread may call it.
+
+    ``live`` holds the ids of steps whose holder is known to be alive: their holds do not lapse by silence.
+    """
+
+    def __init__(self, journal: Store, clock: Clock, *, name: str, live: Container[str] = frozenset()) -> None:
+        self._journal, self._clock, self._live = journal, clock, live
+        self._loaded: dict[str, _Loaded] = {}
+        self.name = name
+        self.epoch = journal.claim(name)
+
+    @property
+    def has_customers(self) -> bool:
+        """Whether a tick could have anything to do."""
+        return bool(self._loaded)
+
+    def handle(self, requests: Sequence[Request]) -> list[Reply]:
+        """Decide a batch (at most ``MAX_BATCH`` commands) in order and make it durable; one answer or error for each.
+
+        Never raises: an error is the answer of the command that it belongs to, and of every command of the batch when
+        the commit failed or its outcome is unknown. Sending the same commands again is then safe (law L4)."""
+        try:
+            replies, work = self._decide_all(requests)
+        except (OwnerUnavailable, LedgerCorrupt) as error:
+            return self._failed(requests, error)
+        except Exception as error:  # a bug, and nothing was written: only the command that shows it may suffer from it
+            if len(requests) == 1:
+                return self._failed(requests, error)
+            self._discard()
+            return [self.handle([request])[0] for request in requests]
+        try:
+            self._commit(work)
+        except Exception as error:
+            return self._failed(requests, error)
+        return replies
+
+    def tick(self) -> None:
+        """End what is overdue (silent holds, old sessions) and put idle customers away. Never raises what ``handle``
+        answers."""
+        now_us = self._clock.now_us()
+        overdue = [(customer, self._overdue(loaded, now_us)) for customer, loaded in self._loaded.items()]
+        for customer, commands in overdue:
+            for at in range(0, len(commands), MAX_BATCH):
+                self.handle([(customer, command) for command in commands[at : at + MAX_BATCH]])
+        self._put_away_idle()
+
+    def close(self) -> None:
+        """Write snapshots of what changed and give the ledger up. Nothing lapses: holds wait for their holders."""
+        try:
+            snapshots = [_snapshot(name, loaded) for name, loaded in self._loaded.items() if loaded.since_snapshot]
+            if snapshots:
+                self._journal.commit(Batch(snapshots=snapshots))
+        finally:
+            self._discard()
+            self._journal.close()
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def _decide_all(self, requests: Sequence[Request]) -> tuple[list[Reply], _Work]:
+        now_us = self._clock.now_us()
+        new: dict[str, list[Command]] = {}
+        refused = self._load_all(requests, new, now_us)
+        work = _Work(self._find(requests, new), {}, [], {}, [])
+        for customer, commands in new.items():  # first: what a dead holder left must not refuse anybody
+            for command in commands:
+                self._decide(work, customer, command, now_us)
+        replies: list[Reply] = []
+        for customer, command in requests:
+            error = refused.get(customer)
+            replies.append(again(error) if error is not None else self._decide(work, customer, command, now_us))
+        return replies, work
+
+    def _decide(self, work: _Work, customer: str, command: Command, now_us: int) -> Reply:
+        loaded = self._loaded.get(customer)
+        if loaded is None:
+            return _unknown(customer, command)
+        if not loaded.account.exists and not isinstance(command, CreateCustomer):
+            return _unknown(customer, command)
+        malformed = _malformed(command)
+        if malformed is not None:
+            return malformed
+        outcome = loaded.account.handle(command, now_us=now_us, hits=_hits(work, customer, command))
+        loaded.used_us = now_us
+        self._record(work, customer, loaded, outcome)
+        if outcome.error is not None:
+            if isinstance(outcome.error, InvariantBroken):
+                raise outcome.error
+            return outcome.error
+        if outcome.answer is None:
+            raise InvariantBroken("L4", f"{type(command).__name__} had no answer")
+        return outcome.answer
+
+    def _record(self, work: _Work, customer: str, loaded: _Loaded, outcome: Outcome) -> None:
+        work.touched[customer] = loaded
+        for draft in outcome.drafts:
+            sealed = seal(draft, loaded.head)
+            loaded.head = sealed.hash
+            work.entries.append(sealed)
+            if sealed.key is not None:
+                work.written[customer, sealed.key] = sealed
+        loaded.since_snapshot += len(outcome.drafts)
+
+    def _commit(self, work: _Work) -> None:
+        snapshots: list[Snapshot] = []
+        for customer, loaded in work.touched.items():
+            if not loaded.account.exists:  # a creation that was refused
+                del self._loaded[customer]
+                continue
+            work.denials.extend(loaded.account.denial_notes())
+            if loaded.since_snapshot >= loaded.snapshot_after:
+                snapshots.append(_snapshot(customer, loaded))
+        self._journal.commit(Batch(entries=work.entries, snapshots=snapshots, denials=work.denials))
+
+    def _find(self, requests: Sequence[Request], new: dict[str, list[Command]]) -> dict[tuple[str, str], Sealed]:
+        """One query for all keys of the batch. The end of an open hold needs none: the journal can have no end of it,
+        and one that this batch brings is in the overlay."""
+        wanted: dict[tuple[str, str], None] = {}
+        for customer, command in _all(requests, new):
+            if isinstance(command, SettleHold | ReleaseHold) and self._is_open(customer, command):
+                continue
+            for key in keys_of(command):
+                wanted[customer, key] = None
+        return self._journal.find(list(wanted)) if wanted else {}
+
+    def _is_open(self, customer: str, command: SettleHold | ReleaseHold) -> bool:
+        if isinstance(command, SettleHold) and command.part is not None:
+            return False  # a part may have been booked before while the hold stays open
+        loaded = self._loaded.get(customer)
+        return loaded is not None and loaded.account.is_open(command.step)
+
+    # --- loading and putting away ------------------------------------------------------------------------------------
+
+    def _load_all(
+        self, requests: Sequence[Request], new: dict[str, list[Command]], now_us: int
+    ) -> dict[str, AgentBudgetError]:
+        """Bring every customer of the batch into memory; a damaged one refuses its own commands only."""
+        refused: dict[str, AgentBudgetError] = {}
+        missing = [request for request in requests if request[0] not in self._loaded]
+        if missing and len(self._loaded) + len({customer for customer, _ in missing}) > MAX_LOADED:
+            self._make_room(keep={customer for customer, _ in requests})
+        for customer, command in missing:
+            if customer not in self._loaded and customer not in refused:
+                try:
+                    self._load(customer, command, new, now_us)
+                except (LedgerCorrupt, OwnerUnavailable) as error:
+                    refused[customer] = error
+        return refused
+
+    def _load(self, customer: str, command: Command, new: dict[str, list[Command]], now_us: int) -> None:
+        if len(self._loaded) >= MAX_LOADED:
+            raise self._unavailable(f"{MAX_LOADED} customers have open steps", "end some steps, or run more owners")
+        folded = fold(self._journal, customer)
+        if folded is None:
+            if isinstance(command, CreateCustomer):  # ids that nobody created take no memory
+                self._loaded[customer] = _Loaded(Account(customer), genesis(customer), now_us)
+            return
+        after = _snapshot_after(folded.snapshot_bytes)
+        loaded = self._loaded[customer] = _Loaded(folded.account, folded.head, now_us, folded.replayed, after)
+        overdue = self._overdue(loaded, now_us)[:MAX_OVERDUE]
+        if overdue:
+            new[customer] = overdue
+
+    def _overdue(self, loaded: _Loaded, now_us: int) -> list[Command]:
+        return loaded.account.overdue(now_us, self._live)
+
+    def _make_room(self, *, keep: Container[str]) -> None:
+        spare = sorted(
+            (loaded.used_us, customer)
+            for customer, loaded in self._loaded.items()
+            if loaded.account.idle and customer not in keep
+        )
+        self._put_away([customer for _, customer in spare[: MAX_BATCH + MAX_LOADED // 10]])
+
+    def _put_away_idle(self) -> None:
+        since_us = self._clock.now_us() - IDLE_SECONDS * SECOND_US
+        idle = [c for c, loaded in self._loaded.items() if loaded.used_us < since_us and loaded.account.idle]
+        try:
+            self._put_away(idle)
+        except Exception:  # a snapshot only saves reading: whatever went wrong, the entries are there
+            self._discard()
+
+    def _put_away(self, customers: Iterable[str]) -> None:
+        """Forget customers, with a snapshot where there is something to save."""
+        leaving = {customer: self._loaded.pop(customer) for customer in customers}
+        snapshots = [_snapshot(name, loaded) for name, loaded in leaving.items() if loaded.since_snapshot]
+        if snapshots:
+            self._journal.commit(Batch(snapshots=snapshots))
+
+    def _failed(self, requests: Sequence[Request], error: Exception) -> list[Reply]:
+        """Every command of the batch is told, each by an error of its own; the states are read again at the next
+        use."""
+        self._discard()
+        if not isinstance(error, AgentBudgetError):
+            error = self._unavailable(f"the owner failed ({type(error).__name__}: {error})")
+        return [again(error) for _ in requests]
+
+    def _discard(self) -> None:
+        self._loaded.clear()
+
+    def _unavailable(self, what: str, advice: str = "send it again with the same key") -> OwnerUnavailable:
+        return OwnerUnavailable(what, self.name, advice)
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_checked = msgspec.msgpack.Decoder(Command).decode  # a union is a type to msgspec
+
+
+def _malformed(command: Command) -> InvalidRequest | None:
+    """A value of the wrong type would be written, and then never be read again: it is refused here, before anything."""
+    try:
+        _checked(_pack(command))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        what, _, place = str(error).partition(" - at ")
+        return InvalidRequest(what, place.strip("`").removeprefix("$.") or type(command).__name__)
+    return None
+
+
+def again(error: AgentBudgetError) -> AgentBudgetError:
+    """The same error as an object of its own: each waiting thread raises one, and a raised error collects a
+    traceback."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _snapshot(customer: str, loaded: _Loaded) -> Snapshot:
+    state = loaded.account.snapshot()
+    loaded.since_snapshot, loaded.snapshot_after = 0, _snapshot_after(len(state))
+    return Snapshot(customer, loaded.account.seq, loaded.head, SNAPSHOT_FORMAT, state)
+
+
+def _snapshot_after(size: int) -> int:
+    return max(SNAPSHOT_EVERY, size // SNAPSHOT_BYTES_PER_ENTRY)
+
+
+def _hits(work: _Work, customer: str, command: Command) -> dict[str, Entry]:
+    hits: dict[str, Entry] = {}
+    if work.found or work.written:
+        for key in keys_of(command):
+            sealed = work.written.get((customer, key)) or work.found.get((customer, key))
+            if sealed is not None:
+                hits[key] = decode(sealed.record)
+    return hits
+
+
+def _all(requests: Sequence[Request], new: dict[str, list[Command]]) -> Iterable[Request]:
+    yield from ((customer, command) for customer, commands in new.items() for command in commands)
+    yield from requests
+
+
+def _unknown(customer: str, command: Command) -> Reply:
+    advice = f"create it with runtime.customers.create({customer!r}, plan=...)"
+    if isinstance(command, _STEPS_AND_SESSIONS):
+        return Decision(False, "unknown_customer", detail=f"no customer {customer!r}", suggestions=(advice,))
+    return InvalidRequest(f"there is no customer {customer!r}; {advice}", "customer")

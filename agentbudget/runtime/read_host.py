@@ -1,0 +1,48 @@
+"""The host of a read-only runtime: answers reads by folding the archive, and refuses everything that would write.
+
+It needs no owner and takes no lock, so the command line reads beside whoever writes. What it answers is as of the
+newest entry, plus what time alone has brought since."""
+
+from __future__ import annotations
+
+from agentbudget.account.commands import Command, Explain, Read
+from agentbudget.account.decision import Answer
+from agentbudget.clock import Clock
+from agentbudget.errors import AgentBudgetError, InvalidRequest
+from agentbudget.ledger.journal import Archive
+from agentbudget.runtime.folding import account_of
+from agentbudget.runtime.host import OnAnswer
+
+
+class ReadHost:
+    """See :class:`agentbudget.runtime.host.Host`."""
+
+    timeout_seconds = 30.0
+
+    def __init__(self, archive: Archive, clock: Clock) -> None:
+        self._archive, self._clock = archive, clock
+        self.live: set[str] = set()
+
+    def ask(self, customer: str, command: Command) -> Answer:
+        if not isinstance(command, Read | Explain):
+            raise InvalidRequest(
+                f"this runtime is read-only, so {type(command).__name__} is refused: open the ledger without read_only",
+                "read_only",
+            )
+        outcome = account_of(self._archive, customer).handle(command, now_us=self._clock.now_us(), hits={})
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.answer is not None  # an outcome has one of the two
+        return outcome.answer
+
+    def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
+        try:
+            done(self.ask(customer, command))
+        except AgentBudgetError as error:
+            done(error)
+
+    def sweep(self) -> None:
+        """Nothing is overdue for a reader."""
+
+    def close(self) -> None:
+        """Nothing to give up: the archive belongs to the runtime."""

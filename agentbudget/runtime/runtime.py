@@ -1,0 +1,194 @@
+"""The runtime: a ledger, a catalog and a host, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from agentbudget.account.commands import CreateCustomer
+from agentbudget.catalog import Catalog
+from agentbudget.clock import Clock, SystemClock
+from agentbudget.ledger.chain import Anchor, LedgerReport
+from agentbudget.ledger.journal import Archive
+from agentbudget.ledger.store import Store, open_archive, open_journal
+from agentbudget.runtime.customer import Customer
+from agentbudget.runtime.host import Host
+from agentbudget.runtime.link import Link, customer_id
+from agentbudget.runtime.local_host import LocalHost
+from agentbudget.runtime.read_host import ReadHost
+from agentbudget.runtime.settings import Settings, settings_from
+from agentbudget.runtime.views import to_us
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.audit import Difference
+
+MAX_LINKS: Final = 10_000
+"""Customer links remembered at once; forgetting one costs it a look at its plan at its next session."""
+
+
+class Runtime:
+    """Open it with :meth:`open`; ``with`` and ``async with`` close it."""
+
+    def __init__(self, host: Host, archive: Archive, catalog: Catalog, clock: Clock, settings: Settings) -> None:
+        self.host, self.clock, self.settings = host, clock, settings
+        self._archive, self._catalog = archive, catalog
+        self._links: dict[str, Link] = {}
+        self.customers = Customers(self)
+        self.ledger = Ledger(archive)
+
+    @classmethod
+    def open(
+        cls,
+        ledger: str | Store | None = None,
+        catalog: str | Path | Catalog | None = None,
+        host: str | None = None,
+        clock: Clock | None = None,
+        *,
+        read_only: bool = False,
+        synchronous: str | None = None,
+        timeout_seconds: float | None = None,
+        hold_ttl_seconds: int | None = None,
+    ) -> Runtime:
+        """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
+
+        ledger: ``sqlite:///budget.db``, ``memory://`` (the default, unless AGENTBUDGET_LEDGER is set), or a journal.
+        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.  host: ``auto`` or ``local``.
+        The rest: :class:`Settings`. Raises ``OwnerUnavailable`` (naming the owner when another process writes),
+        ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
+        settings = settings_from(
+            ledger=ledger if isinstance(ledger, str) else None, host=host, synchronous=synchronous,
+            timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds,
+        )  # fmt: skip
+        clock = clock or SystemClock()
+        found = _catalog(settings.catalog if catalog is None else catalog)
+        if read_only:
+            archive = open_archive(settings.ledger) if ledger is None or isinstance(ledger, str) else ledger
+            return cls(ReadHost(archive, clock), archive, found, clock, settings)
+        store = _store(ledger, settings, clock)
+        local = LocalHost(store, clock, timeout_seconds=settings.timeout_seconds)
+        return cls(local, store, found, clock, settings)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in force."""
+        return self._catalog
+
+    @property
+    def archive(self) -> Archive:
+        """The readers' side of the ledger."""
+        return self._archive
+
+    def customer(self, customer: str) -> Customer:
+        """A customer's handle. Whether it exists shows at its first use (``unknown_customer``)."""
+        return Customer(self.link(customer), self._archive)
+
+    def link(self, customer: str, create: CreateCustomer | None = None) -> Link:
+        """The way to one customer, shared by all its handles. ``create``: make it at its first session if it is not
+        there."""
+        link = self._links.get(customer_id(customer))
+        if link is None:
+            if len(self._links) >= MAX_LINKS:
+                self._links.clear()
+            ttl = self.settings.hold_ttl_seconds
+            made = Link(self.host, customer, lambda: self._catalog, self.clock, hold_ttl_seconds=ttl, create=create)
+            link = self._links.setdefault(customer, made)
+        link.create = create or link.create
+        return link
+
+    def reload_catalog(self, catalog: str | Path | Catalog) -> Catalog:
+        """Put another catalog in force without a restart: prices from the next step on, plans at each customer's next
+        session. Raises ``CatalogError`` with every fault, and then the old one stays."""
+        self._catalog = _catalog(catalog)
+        return self._catalog
+
+    def sweep(self) -> None:
+        """End what is overdue now (silent holds, old sessions); the owner does so by itself about once a second."""
+        self.host.sweep()
+
+    def close(self) -> None:
+        """Answer what waits, write snapshots, give the ledger up. Open holds stay held for their holders. Again:
+        nothing."""
+        self.host.close()
+        if isinstance(self.host, ReadHost):
+            _close_archive(self._archive)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+
+class Customers:
+    """Every customer of the ledger."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def create(
+        self, customer: str, plan: str = "local", *, time_zone: str = "UTC", anchor: datetime | None = None
+    ) -> Customer:
+        """Create a customer under a plan of the catalog. Again: the existing one; with another plan or zone:
+        ``KeyConflict``.
+
+        ``time_zone`` (IANA): where calendar windows turn.  ``anchor``: where an anchored plan's cycle starts (default:
+        now)."""
+        terms = self._runtime.catalog.terms(plan)
+        self._runtime.link(customer).ask(CreateCustomer(terms, time_zone, to_us(anchor, "anchor")))
+        return self._runtime.customer(customer)
+
+    def list(self) -> list[str]:
+        """Ids of all customers, in order."""
+        return list(self._runtime.archive.customers())
+
+
+class Ledger:
+    """The whole ledger, for those who check it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def verify(self, anchors: dict[str, Anchor] | None = None) -> LedgerReport:
+        """Walk every customer's chain (law L7)."""
+        from agentbudget.ledger.chain import verify_ledger
+
+        return verify_ledger(self._archive, anchors)
+
+    def reconcile(self) -> list[Difference]:
+        """Every difference between the accounts and the entries; empty is right. Ask while nothing is written."""
+        from agentbudget.runtime.auditing import reconcile_ledger
+
+        return reconcile_ledger(self._archive)
+
+
+def _catalog(source: str | Path | Catalog | None) -> Catalog:
+    if isinstance(source, Catalog):
+        return source
+    return Catalog.bundled() if source is None else Catalog.load(source)
+
+
+def _store(ledger: str | Store | None, settings: Settings, clock: Clock) -> Store:
+    if ledger is None or isinstance(ledger, str):
+        return open_journal(settings.ledger, synchronous=settings.synchronous, clock=clock)
+    return ledger
+
+
+def _close_archive(archive: Any) -> None:
+    close: Callable[[], None] | None = getattr(archive, "close", None)
+    if close is not None:
+        close()

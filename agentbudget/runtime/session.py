@@ -1,0 +1,348 @@
+"""A session: one agent run with a budget of its own, which every step of it passes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import msgspec
+
+from agentbudget.account.commands import (
+    CloseSession,
+    FanOut,
+    FundSession,
+    Kind,
+    OnDenied,
+    OnShort,
+    OnUnknown,
+    Read,
+    SetPaused,
+)
+from agentbudget.account.decision import Decision, Opened, SessionView
+from agentbudget.amounts import USD, Amount
+from agentbudget.errors import InvalidRequest, OwnerUnavailable
+from agentbudget.runtime import reserving
+from agentbudget.runtime.asking import Ask, Caps, StepArguments
+from agentbudget.runtime.current import SESSION
+from agentbudget.runtime.host import Plan, arun, run
+from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.link import Link
+from agentbudget.runtime.session_terms import SessionArguments, Terms, terms_of
+from agentbudget.runtime.step import Step
+from agentbudget.runtime.views import SessionStatus, status_of
+
+T = TypeVar("T")
+_log = logging.getLogger("agentbudget")
+
+
+class Session:
+    """Made by ``customer.session(...)``, ``session.child(...)`` or ``agentbudget.session(...)``.
+
+    It is opened at the owner by its first use: ``with``, ``async with``, ``open()`` or its first step; a named one that
+    is open is joined. Leaving ``with`` closes an unnamed session and detaches from a named one. Threads and tasks may
+    share it."""
+
+    __slots__ = (
+        "_denied", "_is_open", "_parent", "_terms", "_tokens", "feature", "id", "link", "on_denied", "on_unknown",
+        "workflow",
+    )  # fmt: skip
+
+    def __init__(self, link: Link, terms: Terms, *, parent: Session | None = None) -> None:
+        self.link, self._terms, self._parent = link, terms, parent
+        self.id = terms.command.session
+        self.on_denied: OnDenied = terms.command.on_denied or (parent.on_denied if parent else "refuse")
+        self.on_unknown: OnUnknown = terms.command.on_unknown or (parent.on_unknown if parent else "charge")
+        self.feature: str | None = terms.command.feature or (parent.feature if parent else None)
+        self.workflow: str | None = terms.command.workflow or (parent.workflow if parent else None)
+        self._is_open = False
+        self._denied: Decision | None = None
+        self._tokens: list[Token[Session | None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} of {self.link.customer}>"
+
+    @property
+    def on_short(self) -> OnShort:
+        return self._terms.on_short
+
+    @property
+    def caps(self) -> Caps:
+        """How calls that state no output cap are bounded."""
+        return self._terms.caps
+
+    @property
+    def max_output_tokens(self) -> int:
+        """The output cap that a call without one gets."""
+        return self._terms.caps.max_output_tokens
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the caller named it, so that leaving ``with`` only detaches."""
+        return self._terms.is_named
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def reserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
+        """Hold a step at once. Raises ``BudgetDenied`` (or ``BudgetAbort``) with the decision when it may not run, and
+        ``OwnerUnavailable`` when no answer came: it must not run then either (law L8)."""
+        return self._run(reserving.reserve(self, Ask(kind=kind, **what)))
+
+    async def areserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
+        """:meth:`reserve`, awaited. A cancelled one gives back what it may have held."""
+        return await self._arun(reserving.reserve(self, Ask(kind=kind, **what)))
+
+    def step(self, kind: Kind, **what: Unpack[StepArguments]) -> StepEntry:
+        """The same as a context manager: ``with`` reserves on entry, ``async with`` awaits it; the body is the step's
+        work."""
+        return StepEntry(self, Ask(kind=kind, **{"dispatched": True, **what}))  # type: ignore[arg-type]
+
+    def explain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
+        """What :meth:`reserve` would answer now. Nothing is held or counted."""
+        return self._run(reserving.explain(self, Ask(kind=kind, **what)))
+
+    async def aexplain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
+        """:meth:`explain`, awaited."""
+        return await self._arun(reserving.explain(self, Ask(kind=kind, **what)))
+
+    # --- children -----------------------------------------------------------------------------------------------------
+
+    def child(self, **stated: Unpack[SessionArguments]) -> Session:
+        """A session whose budget is carved out of this one's when it is opened (by its first use; refused when there is
+        no room). It adds entities to the path, never replaces them; without a budget it draws on this one directly."""
+        terms = terms_of(self.link, stated, parent=self.id, inherited=self._terms)
+        return Session(self.link, terms, parent=self)
+
+    async def achild(self, **stated: Unpack[SessionArguments]) -> Session:
+        """:meth:`child`, opened."""
+        return await self.child(**stated).aopen()
+
+    def fan_out(
+        self, n: int, budget_each: Amount | USD, at_least: int | None = None, **stated: Unpack[SessionArguments]
+    ) -> list[Session]:
+        """Open ``n`` children at once, as many as fit; when fewer than ``at_least`` (default: all) fit, none and a
+        refusal."""
+        return self._run(self._fanning_out(n, budget_each, at_least, stated))
+
+    async def afan_out(
+        self, n: int, budget_each: Amount | USD, at_least: int | None = None, **stated: Unpack[SessionArguments]
+    ) -> list[Session]:
+        """:meth:`fan_out`, awaited."""
+        return await self._arun(self._fanning_out(n, budget_each, at_least, stated))
+
+    # --- the session itself -------------------------------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Open it, or join the open one of its id. Again: nothing. Raises ``BudgetDenied`` when it may not be opened
+        and ``KeyConflict`` when what is stated differs from what created it."""
+        self._run(self.opening())
+        return self
+
+    async def aopen(self) -> Self:
+        """:meth:`open`, awaited."""
+        await self._arun(self.opening())
+        return self
+
+    def status(self) -> SessionStatus:
+        """What it has spent, holds and has left."""
+        return self._run(self._reading())
+
+    async def astatus(self) -> SessionStatus:
+        """:meth:`status`, awaited."""
+        return await self._arun(self._reading())
+
+    def raise_if_denied(self) -> None:
+        """Raise the last refusal that this object (or a child made from it) met, which a framework may have
+        swallowed."""
+        if self._denied is not None:
+            raise reserving.refusal(self.on_denied, self._denied)
+
+    def fund(self, amount: Amount | USD, key: str | None = None) -> None:
+        """Raise the budget and end a stop. A child's parent must have the room. With a ``key`` it happens once (law
+        L4)."""
+        self._run(self._funding(amount, key))
+
+    async def afund(self, amount: Amount | USD, key: str | None = None) -> None:
+        """:meth:`fund`, awaited."""
+        await self._arun(self._funding(amount, key))
+
+    def pause(self, reason: str = "") -> None:
+        """Refuse its steps until :meth:`resume`."""
+        self._run(self._asking(SetPaused(f"session:{self.id}", True, reason)))
+
+    async def apause(self, reason: str = "") -> None:
+        """:meth:`pause`, awaited."""
+        await self._arun(self._asking(SetPaused(f"session:{self.id}", True, reason)))
+
+    def resume(self) -> None:
+        """End a pause, a stop, and an open circuit."""
+        self._run(self._asking(SetPaused(f"session:{self.id}", False)))
+
+    async def aresume(self) -> None:
+        """:meth:`resume`, awaited."""
+        await self._arun(self._asking(SetPaused(f"session:{self.id}", False)))
+
+    def close(self) -> None:
+        """End it and its children: no further step. Steps still open end by themselves. Again: nothing."""
+        self._run(self._closing())
+
+    async def aclose(self) -> None:
+        """:meth:`close`, awaited."""
+        await self._arun(self._closing())
+
+    # --- context manager ----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._run(self.opening())
+        self._tokens.append(SESSION.set(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        if not self.is_named:
+            with self._closing_may_fail(error):
+                self.close()
+
+    async def __aenter__(self) -> Self:
+        await self._arun(self.opening())
+        self._tokens.append(SESSION.set(self))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        if not self.is_named:
+            with self._closing_may_fail(error):
+                await self.aclose()
+
+    def _leave(self) -> None:
+        if self._tokens:
+            with contextlib.suppress(
+                ValueError
+            ):  # entered in another context, whose value this thread or task never had
+                SESSION.reset(self._tokens.pop())
+
+    @contextlib.contextmanager
+    def _closing_may_fail(self, error: BaseException | None) -> Any:
+        """An unreachable owner must not hide why the body ended; its session then ends by its time to live."""
+        try:
+            yield
+        except OwnerUnavailable:
+            if error is None:
+                raise
+            _log.warning("session %s could not be closed; it ends by its time to live", self.id)
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    def _run(self, plan: Plan[T]) -> T:
+        return run(self.link.host, self.link.customer, plan)
+
+    async def _arun(self, plan: Plan[T]) -> T:
+        return await arun(self.link.host, self.link.customer, plan)
+
+    def opening(self) -> Plan[None]:
+        """The plan that opens it where it is not open; threads that do it at once send the same command."""
+        if self._is_open:
+            return
+        if self._parent is not None:
+            yield from self._parent.opening()
+        yield from self.link.keep_plan()
+        answer = yield self._terms.command
+        if isinstance(answer, Decision):
+            self.note_denial(answer)
+            raise reserving.refusal(self.on_denied, answer)
+        if answer.joined:
+            self._adopt((yield Read("session", self.id)))
+        self._is_open = True
+
+    def _adopt(self, view: SessionView) -> None:
+        """What the session's creator chose counts for those who join it."""
+        self.on_denied, self.on_unknown = view.on_denied, view.on_unknown  # type: ignore[assignment]
+        self.feature, self.workflow = view.feature, view.workflow
+
+    def note_denial(self, decision: Decision) -> None:
+        """Remember a refusal for :meth:`raise_if_denied`, here and above."""
+        self._denied = decision
+        if self._parent is not None:
+            self._parent.note_denial(decision)
+
+    def _asking(self, command: Any) -> Plan[Any]:
+        yield from self.opening()
+        return (yield command)
+
+    def _reading(self) -> Plan[SessionStatus]:
+        return status_of((yield from self._asking(Read("session", self.id))))
+
+    def _funding(self, amount: Amount | USD, key: str | None) -> Plan[None]:
+        answer = yield from self._asking(FundSession(self.id, self.link.nano(amount), key))
+        if isinstance(answer, Decision):
+            yield from reserving.deny(self, answer)
+
+    def _closing(self) -> Plan[None]:
+        if self._is_open or self.is_named:
+            yield CloseSession(self.id)
+
+    def _fanning_out(
+        self, n: int, budget_each: Amount | USD, at_least: int | None, stated: SessionArguments
+    ) -> Plan[list[Session]]:
+        if type(n) is not int or n < 1:
+            raise InvalidRequest(f"{n!r} is no number of children: give 1 or more", "n")
+        if stated.get("id") is not None or "budget" in stated:
+            raise InvalidRequest("children of a fan-out have generated ids and one budget_each", "id")
+        yield from self.opening()
+        terms = terms_of(self.link, {**stated, "budget": budget_each}, parent=self.id, inherited=self._terms)
+        children = [Session(self.link, _renamed(terms), parent=self) for _ in range(n)]
+        command = FanOut(
+            self.id, tuple(child._terms.command for child in children), n if at_least is None else at_least
+        )
+        answer = yield command
+        if isinstance(answer, Decision):
+            yield from reserving.deny(self, answer)
+        return _opened(children, answer)
+
+
+class StepEntry:
+    """What ``session.step(...)`` gives: entering it reserves the step and gives it to the body."""
+
+    __slots__ = ("_ask", "_session", "_step")
+
+    def __init__(self, session: Session, ask: Ask) -> None:
+        self._session, self._ask = session, ask
+        self._step: Step | None = None
+
+    def __enter__(self) -> Step:
+        self._step = self._session._run(reserving.reserve(self._session, self._ask))
+        return self._step.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._step is not None:
+            self._step.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Step:
+        self._step = await self._session._arun(reserving.reserve(self._session, self._ask))
+        return await self._step.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._step is not None:
+            await self._step.__aexit__(kind, error, trace)
+
+
+def _renamed(terms: Terms) -> Terms:
+    return msgspec.structs.replace(terms, command=msgspec.structs.replace(terms.command, session=new_id()))
+
+
+def _opened(children: list[Session], answer: Opened) -> list[Session]:
+    opened = set(answer.sessions)
+    kept = [child for child in children if child.id in opened]
+    for child in kept:
+        child._is_open = True
+    return kept

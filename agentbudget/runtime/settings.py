@@ -1,0 +1,71 @@
+"""Settings of a runtime: one frozen value with named defaults, and three names read from the environment.
+
+Not pydantic-settings: its import alone takes longer than everything else that the first step needs (README.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from agentbudget.errors import InvalidRequest
+
+LEDGER_VARIABLE: Final = "AGENTBUDGET_LEDGER"
+CATALOG_VARIABLE: Final = "AGENTBUDGET_CATALOG"
+SYNCHRONOUS_VARIABLE: Final = "AGENTBUDGET_SYNCHRONOUS"
+
+HostChoice: TypeAlias = Literal["auto", "local"]
+Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
+_HOSTS: Final = ("auto", "local")
+_SYNCHRONOUS: Final = ("FULL", "NORMAL")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """ledger: URL (``memory://``, ``sqlite:///file``).  catalog: path, or None for the bundled one.  synchronous:
+    SQLite's; with NORMAL a power loss may lose the newest answers (law L1 then holds against process death only).
+
+    timeout_seconds: how long a caller waits for the owner.  hold_ttl_seconds: how long a hold outlives its silent
+    holder."""
+
+    ledger: str = "memory://"
+    catalog: str | None = None
+    host: HostChoice = "auto"
+    synchronous: Synchronous = "FULL"
+    timeout_seconds: float = 30.0
+    hold_ttl_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        if self.host not in _HOSTS:
+            raise InvalidRequest(f"{self.host!r} is no host: use one of {', '.join(_HOSTS)}", "host")
+        if self.synchronous not in _SYNCHRONOUS:
+            raise InvalidRequest(f"{self.synchronous!r} is neither FULL nor NORMAL", "synchronous")
+        if not 0 < self.timeout_seconds <= 3_600:
+            raise InvalidRequest(f"{self.timeout_seconds!r} is not between 0 and 3600 seconds", "timeout_seconds")
+        if type(self.hold_ttl_seconds) is not int or not 1 <= self.hold_ttl_seconds <= 86_400:
+            raise InvalidRequest(f"{self.hold_ttl_seconds!r} is not between 1 and 86400 seconds", "hold_ttl_seconds")
+
+
+def settings_from(environ: Mapping[str, str] = os.environ, **stated: object) -> Settings:
+    """What is stated wins over the environment, the environment over the defaults."""
+    found: dict[str, object] = {}
+    for name, variable in (
+        ("ledger", LEDGER_VARIABLE),
+        ("catalog", CATALOG_VARIABLE),
+        ("synchronous", SYNCHRONOUS_VARIABLE),
+    ):
+        if environ.get(variable):
+            found[name] = environ[variable].upper() if name == "synchronous" else environ[variable]
+    found.update((name, value) for name, value in stated.items() if value is not None)
+    unknown = sorted(set(found) - set(Settings.__struct_fields__))
+    if unknown:
+        raise InvalidRequest(f"no such setting; there are {', '.join(Settings.__struct_fields__)}", ", ".join(unknown))
+    return Settings(**found)  # type: ignore[arg-type]
+
+
+def with_settings(settings: Settings, **changes: object) -> Settings:
+    """A copy with some values changed."""
+    return msgspec.structs.replace(settings, **changes)

@@ -1,0 +1,223 @@
+"""The local host: everybody is answered, whatever happens to the owner's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from agentbudget import OwnerUnavailable, Runtime
+from agentbudget.account.commands import CreateCustomer, Read
+from agentbudget.account.decision import Answer, BalanceView
+from agentbudget.errors import AgentBudgetError
+from agentbudget.ledger.journal import Batch
+from agentbudget.runtime import local_host
+from agentbudget.runtime.local_host import LocalHost
+from agentbudget.testing import ManualClock, MemoryJournal
+from tests.runtime.support import PREPAID
+
+CREATE = CreateCustomer(PREPAID.terms("prepaid"))
+BALANCE = Read("balance")
+
+
+class GatedJournal(MemoryJournal):
+    """Its commits wait until the gate is open; ``waiting`` says that one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.waiting = threading.Event(), threading.Event()
+        self.gate.set()
+        self.sizes: list[int] = []
+
+    def commit(self, batch: Batch) -> None:
+        self.waiting.set()
+        self.gate.wait()
+        super().commit(batch)
+
+    def shut(self) -> None:
+        self.waiting.clear()
+        self.gate.clear()
+
+
+@pytest.fixture
+def gated() -> GatedJournal:
+    return GatedJournal()
+
+
+@pytest.fixture
+def host(gated: GatedJournal, clock: ManualClock) -> Iterator[LocalHost]:
+    made = LocalHost(gated, clock)
+    made.ask("acme", CREATE)
+    yield made
+    gated.gate.set()
+    made.close()
+
+
+class Answers:
+    """Collects what ``submit`` is answered."""
+
+    def __init__(self, count: int) -> None:
+        self.found: list[Answer | AgentBudgetError] = []
+        self.all = threading.Event()
+        self._count = count
+
+    def take(self, answer: Answer | AgentBudgetError) -> None:
+        self.found.append(answer)
+        if len(self.found) == self._count:
+            self.all.set()
+
+
+def test_everything_that_waits_shares_one_commit(host: LocalHost, gated: GatedJournal) -> None:
+    """Group commit."""
+    gated.shut()
+    answers = Answers(101)
+    host.submit("acme", BALANCE, answers.take)
+    gated.waiting.wait()
+    calls = gated.calls
+    for _ in range(100):
+        host.submit("acme", BALANCE, answers.take)
+    gated.gate.set()
+    answers.all.wait()
+    assert gated.calls - calls == 2
+    assert all(isinstance(answer, BalanceView) for answer in answers.found)
+
+
+def test_a_caller_that_waits_too_long_is_told_so_and_may_send_it_again(gated: GatedJournal, clock: ManualClock) -> None:
+    """L8."""
+    host = LocalHost(gated, clock, timeout_seconds=0.01)
+    gated.shut()
+    with pytest.raises(OwnerUnavailable) as late:
+        host.ask("acme", CREATE)
+    assert "same key" in late.value.advice
+    with pytest.raises(OwnerUnavailable):
+        asyncio.run(_aask(host))
+    gated.gate.set()
+    host.close()
+    assert list(gated.store.entries) == ["acme"]  # it was carried out all the same
+
+
+async def _aask(host: LocalHost) -> object:
+    from agentbudget.runtime.host import arun
+
+    def plan() -> Iterator[object]:
+        return (yield CREATE)
+
+    return await arun(host, "acme", plan())  # type: ignore[arg-type]
+
+
+def test_an_interrupt_of_a_waiting_caller_leaves_nothing_held(gated: GatedJournal, clock: ManualClock) -> None:
+    """L5: a real signal, while the owner is busy with the hold."""
+    with Runtime.open(gated, clock=clock) as runtime:
+        acme = runtime.customers.create("acme", plan="local")
+        session = acme.session(budget=1).open()
+        gated.shut()
+
+        def interrupt() -> None:
+            gated.waiting.wait()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            session.reserve("tool", name="search", amount=1, dispatched=True)
+        gated.gate.set()
+        runtime.sweep()
+        assert acme.link.read("holds") == ()
+        assert session.status().remaining == 1
+
+
+def test_a_full_mailbox_refuses(host: LocalHost, gated: GatedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L8."""
+    monkeypatch.setattr(local_host, "MAX_MAILBOX", 5)
+    gated.shut()
+    answers = Answers(6)
+    host.submit("acme", BALANCE, answers.take)
+    gated.waiting.wait()
+    for _ in range(5):
+        host.submit("acme", BALANCE, answers.take)
+    with pytest.raises(OwnerUnavailable, match="waiting"):
+        host.submit("acme", BALANCE, answers.take)
+    gated.gate.set()
+    answers.all.wait()
+
+
+def test_when_the_owner_dies_every_caller_is_answered(host: LocalHost, gated: GatedJournal) -> None:
+    """L8."""
+    gated.shut()
+    answers = Answers(2)
+    host.submit("acme", BALANCE, _die)
+    gated.waiting.wait()
+    host.submit("acme", BALANCE, answers.take)
+    host.submit("acme", BALANCE, answers.take)
+    gated.gate.set()
+    answers.all.wait()
+    assert all(isinstance(answer, OwnerUnavailable) for answer in answers.found)
+    with pytest.raises(OwnerUnavailable, match="died"):
+        host.ask("acme", BALANCE)
+
+
+def _die(answer: object) -> None:
+    raise MemoryError("planted")
+
+
+def test_closing_answers_what_waits_and_then_refuses(gated: GatedJournal, clock: ManualClock) -> None:
+    host = LocalHost(gated, clock)
+    gated.shut()
+    answers = Answers(20)
+    for _ in range(20):
+        host.submit("acme", CREATE, answers.take)
+    closing = threading.Thread(target=host.close)
+    closing.start()
+    gated.gate.set()
+    closing.join()
+    assert len(answers.found) == 20
+    assert not any(isinstance(answer, AgentBudgetError) for answer in answers.found)
+    with pytest.raises(OwnerUnavailable, match="closed"):
+        host.ask("acme", BALANCE)
+    host.close()
+
+
+def test_a_host_that_is_forgotten_gives_the_ledger_up(tmp_path: object, clock: ManualClock) -> None:
+    url = f"sqlite:///{tmp_path}/budget.db"
+    runtime = Runtime.open(url, clock=clock)
+    thread, gone = runtime.host._thread, weakref.ref(runtime.host)  # type: ignore[attr-defined]
+    runtime.customers.create("acme")
+    del runtime
+    gc.collect()
+    assert gone() is None
+    thread.join()
+    Runtime.open(url, clock=clock).close()
+
+
+def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: object, clock: ManualClock) -> None:
+    url = f"sqlite:///{tmp_path}/budget.db"
+    with Runtime.open(url, clock=clock), pytest.raises(OwnerUnavailable) as refused:
+        Runtime.open(url, clock=clock)
+    assert str(os.getpid()) in refused.value.owner
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_is_refused_with_advice_and_leaves_the_parent_whole(runtime: Runtime) -> None:
+    """L8."""
+    acme = runtime.customers.create("acme", plan="local")
+    session = acme.session(budget=1).open()
+    step = session.reserve("tool", name="search", amount="0.5")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            session.reserve("tool", name="search")
+        except OwnerUnavailable as error:
+            code = 0 if "fork" in str(error) else 2
+        runtime.close()
+        del step
+        gc.collect()
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert step.settle().charged == step.hold
+    assert runtime.ledger.verify().ok
