@@ -82,6 +82,7 @@ class Account:
             return Outcome(None, error, drafts)
         for one in made:
             drafts.append(self._enter(one, request, now_us))
+        self._turn_us = min(self._turn_us, books.wallet.next_change_us)  # a grant just issued may turn sooner
         if kind is c.CreateCustomer or kind is c.AssignPlan:
             drafts += self._mature(now_us)
         if type(answer) is Decision and not answer.allowed:

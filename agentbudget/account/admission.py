@@ -188,12 +188,13 @@ class Judge:
         )
 
     def _affordable(self, request: Request, rows: Iterable[Row]) -> int:
-        rest = [
-            max(0, limit - used - held)
-            for _, _, _, measure, limit, used, held, _, _, mode, _, _ in rows
+        amount = request.hold.amount
+        rest = [  # what is not needed at a level is covered by the carve-out below it
+            max(0, limit - used - held) + amount - need
+            for _, _, _, measure, limit, used, held, need, _, mode, _, _ in rows
             if measure == "credits" and mode == "hard" and limit is not None
         ]
-        if any(not row[0] and row[4] is None for row in rows):
+        if any(not row[0] and (row[4] is None or row[3] not in ("credits", "tokens")) for row in rows):
             return 0
         postpaid = self._terms.wallet == "postpaid" and self._terms.credit_line is None
         if postpaid and rows:

@@ -198,7 +198,8 @@ def _hold_settled(books: Books, event: e.HoldSettled) -> None:
     session.open_holds -= 1
     session.touched_us = state.time_us
     failed = event.state == "unknown" or event.error is not None
-    session.errors_in_row = session.errors_in_row + 1 if failed else 0
+    if failed or event.state == "settled":  # what was given back without an error says nothing either way
+        session.errors_in_row = session.errors_in_row + 1 if failed else 0
     books.rooms.forget_if_over(session)
 
 

@@ -21,11 +21,15 @@ from agentbudget.account.sessions import MAX_DEPTH
 from agentbudget.account.state import GrantState
 from agentbudget.amounts import MAX_NANO, format_nano
 from agentbudget.catalog.terms import MEASURES, WINDOWS
+from agentbudget.clock import SECOND_US
 from agentbudget.errors import InvalidRequest, KeyConflict
 from agentbudget.ledger.entry import AVAILABLE, CONSUMED, ISSUED, PAYMENTS, RECEIVABLE, VOIDED, Entry, Posting
 
 MAX_NAME = 200
 """Longest id of anything: ids are in every entry, index and span."""
+KEY_PREFIXES = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:")
+MAX_TIME_US = 200_000_000_000 * SECOND_US
+"""The year 8307: later than any contract, and calendar sums with it stay within what dates can say."""
 MAX_TOTAL = MAX_NANO
 """A customer's issued credits may not pass 64 bits in sum, so that no total overflows a column."""
 
@@ -77,11 +81,24 @@ def name_ok(value: str, field: str) -> str:
     return value
 
 
+def step_ok(step: str) -> str:
+    """A step's id is a key as it is, so it may look like no other key (see ``commands``)."""
+    if "#" in step or step == c.ROOT or step.partition(":")[0] + ":" in KEY_PREFIXES:
+        raise InvalidRequest(f"a step id may not contain # nor begin like another key, as {step[:20]!r} does", "step")
+    return name_ok(step, "step")
+
+
 def amount_ok(value: int, field: str, *, least: int = 0) -> int:
     """Nanocredits within bounds."""
     if not least <= value <= MAX_NANO:
         raise InvalidRequest(f"must be {least} to {MAX_NANO} nanocredits, not {value}", field)
     return value
+
+
+def time_ok(value: int | None, field: str) -> None:
+    """A time that calendars can count with; None states none."""
+    if value is not None and not 0 <= value <= MAX_TIME_US:
+        raise InvalidRequest(f"must be 0 to {MAX_TIME_US} microseconds since 1970, not {value}", field)
 
 
 def create_customer(call: Call) -> Decided:
@@ -96,6 +113,7 @@ def create_customer(call: Call) -> Decided:
         ZoneInfo(command.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidRequest(f"{command.time_zone!r} is no IANA time zone", "time_zone") from None
+    time_ok(command.anchor_us, "anchor")
     anchor_us = call.now_us if command.anchor_us is None else command.anchor_us
     event = e.CustomerCreated(command.terms, command.time_zone, anchor_us)
     return Done(True, state.customer), [Made(event, key=call.key)]
@@ -115,6 +133,10 @@ def issue_grant(call: Call) -> Decided:
     state = call.books.state
     name_ok(command.grant, "grant")
     amount_ok(command.amount, "amount", least=1)
+    if (command.key or "").startswith("plan:"):
+        raise InvalidRequest("a key may not begin with plan: (the plan's own grants have such keys)", "key")
+    time_ok(command.effective_us, "effective_at")
+    time_ok(command.expires_us, "expires_at")
     if command.grant.startswith(("@", "plan:")) or command.grant in state.grants:
         raise KeyConflict(command.grant, "a grant of that id exists")
     if command.expires_us is not None and command.expires_us <= max(call.now_us, command.effective_us or 0):
@@ -227,8 +249,10 @@ def depth_ok(call: Call, entity: str, parent: str) -> None:
 
 
 def _height(parents: Mapping[str, str], entity: str) -> int:
-    children = [child for child, parent in parents.items() if parent == entity]
-    return 1 + max((_height(parents, child) for child in children), default=-1)
+    level, height = {entity}, 0
+    while level := {child for child, parent in parents.items() if parent in level}:
+        height += 1
+    return height
 
 
 def known_node(books: Books, entity: str) -> bool:
@@ -256,6 +280,8 @@ def set_limit(call: Call) -> Decided:
 
 
 def _limit_ok(call: Call, command: c.SetLimit) -> None:
+    name_ok(command.entity, "entity")
+    name_ok(command.measure, "measure")
     kind, colon, rest = command.entity.partition(":")
     pattern = bool(kind) and colon == ":" and rest == "*"
     if not pattern and not known_node(call.books, command.entity):

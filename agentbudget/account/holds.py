@@ -15,7 +15,7 @@ from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Admission, Request, refusal
 from agentbudget.account.breaker import refused_too_often
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, name_ok, replayed
+from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, replayed, step_ok
 from agentbudget.account.decision import Decision, Done, Held, Settled
 from agentbudget.account.lanes import request_of
 from agentbudget.account.matching import StepContext
@@ -76,9 +76,7 @@ def replayed_hold(call: Call) -> Held | None:
 
 
 def _hold_ok(call: Call, command: c.Hold) -> None:
-    name_ok(command.step, "step")
-    if "#" in command.step:
-        raise InvalidRequest("a step id may not contain #", "step")
+    step_ok(command.step)
     amount_ok(command.amount, "amount")
     if len(command.measures) > MAX_MEASURES:
         raise InvalidRequest(f"a step counts at most {MAX_MEASURES} measures", "measures")
@@ -309,7 +307,7 @@ def release_hold(call: Call) -> Decided:
     answer = Settled(command.step, "released", 0)
     if command.step in call.hits:
         return answer, []
-    name_ok(command.step, "step")
+    step_ok(command.step)
     return answer, [Made(e.Tombstoned(command.step), key=command.step)]
 
 

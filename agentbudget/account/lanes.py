@@ -104,7 +104,8 @@ class Lanes:
                 keep = 0 if hold.wind_down else level.wind_down
                 if level.budget is not None and after > level.budget - keep:
                     return False
-                units = max(level.carve, after) - max(level.carve, before)
+                if level.parent is not None:
+                    units = max(level.carve, after) - max(level.carve, before)
         return True
 
     def _enter_windows(self, lane: Lane, now_us: int) -> None:

@@ -7,12 +7,18 @@ touches that window only, however late (DESIGN.md §5).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from agentbudget.account.matching import StepContext, covers
 from agentbudget.account.state import Counter, LimitState, Mark, State
-from agentbudget.account.windows import bounds
+from agentbudget.account.windows import HOUR_US, bounds
 from agentbudget.catalog.terms import LimitMode, LimitTerms, PlanTerms, Scope, Window
 
+LONGEST_US: Final[dict[Window, int]] = {
+    "hour": 2 * HOUR_US, "day": 49 * HOUR_US, "week": 193 * HOUR_US, "month": 32 * 24 * HOUR_US,
+    "quarter": 93 * 24 * HOUR_US, "year": 367 * 24 * HOUR_US, "lifetime": 0,
+}  # fmt: skip
+"""For so long after its start a window is kept: a plan of another cycle, and back, must find what was counted in it."""
 RESOLVED = 4096
 """Tuples of marks whose counters are remembered: a customer has few lanes at a time."""
 Gate = tuple[LimitState, str]
@@ -27,6 +33,7 @@ class LimitBook:
         self._by_entity: dict[str, list[LimitState]] = {}
         self._windows: dict[Window, tuple[int, int]] = {}
         self._resolved: dict[tuple[Mark, ...], list[tuple[str | None, Counter]]] = {}
+        self._spare: dict[Mark, Counter] = {}
         self.version = 0
         for limit in state.limits.values():
             self._by_entity.setdefault(limit.entity, []).append(limit)
@@ -53,15 +60,24 @@ class LimitBook:
         return tuple(found)
 
     def counter(self, limit: LimitState, entity: str, start_us: int) -> Counter:
-        """The counter of a window, made when first needed; forgets windows that are over and hold nothing."""
-        windows = limit.counters.get(entity)
-        if windows is None:
-            windows = limit.counters[entity] = {}
-        counter = windows.get(start_us)
-        if counter is None:
-            for old in [start for start, c in windows.items() if start < start_us and not c.held]:
-                del windows[old]
-            counter = windows[start_us] = Counter()
+        """The counter of a window. One that the state lacks is kept aside until an entry counts there (law L6)."""
+        known = limit.counters.get(entity, {}).get(start_us)
+        if known is not None:
+            return known
+        if len(self._spare) >= RESOLVED:
+            self._spare.clear()
+            self.version += 1
+        return self._spare.setdefault((limit.id, entity, start_us), Counter())
+
+    def _make(self, limit: LimitState, entity: str, start_us: int) -> Counter:
+        """Put a window's counter into the state; forgets windows that are long over and hold nothing."""
+        counter, windows = self.counter(limit, entity, start_us), limit.counters.setdefault(entity, {})
+        self._spare.pop((limit.id, entity, start_us), None)
+        over_us = start_us - LONGEST_US[limit.window]
+        for old in [start for start, c in windows.items() if start <= over_us and not c.held]:
+            del windows[old]
+            self._resolved.clear()
+        windows[start_us] = counter
         return counter
 
     def peek(self, limit: LimitState, entity: str, start_us: int) -> Counter:
@@ -96,7 +112,7 @@ class LimitBook:
             limit = self._state.limits[limit_id]
             counter = limit.counters.get(entity, {}).get(start_us)
             if counter is None and make:
-                counter = self.counter(limit, entity, start_us)
+                counter = self._make(limit, entity, start_us)
             if counter is not None:
                 found.append((None if limit.measure == "credits" else limit.measure, counter))
         if make:

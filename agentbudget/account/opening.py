@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Row, budget_row, constraint, refusal, suggest
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, depth_ok, name_ok, replayed
+from agentbudget.account.decide import Call, Decided, Made, amount_ok, depth_ok, event_of, name_ok, replayed
 from agentbudget.account.decision import Affordable, Decision, Done, Opened, failing_first
 from agentbudget.account.sessions import MAX_DEPTH
 from agentbudget.account.state import SessionState
@@ -37,6 +37,7 @@ def _join(call: Call, command: c.OpenSession) -> Decided:
     session = call.books.rooms.get(command.session)
     if session is None or session.closed:
         return _closed(command.session), []
+    created = event_of(call.hits[f"session:{session.id}"])
     for field in (
         "parent",
         "budget",
@@ -49,7 +50,7 @@ def _join(call: Call, command: c.OpenSession) -> Decided:
         "on_denied",
     ):
         stated = getattr(command, field)
-        if stated is not None and stated != getattr(session, field):
+        if stated is not None and stated != getattr(created, field):
             raise KeyConflict(command.session, f"the open session has another {field}")
     return Opened((session.id,), joined=True), []
 
@@ -152,6 +153,8 @@ def fan_out(call: Call) -> Decided:
     command: c.FanOut = call.command
     if not 1 <= command.at_least <= len(command.children) <= MAX_CHILDREN:
         raise InvalidRequest(f"at_least must be 1 to the number of children (at most {MAX_CHILDREN})", "at_least")
+    if len({child.session for child in command.children}) < len(command.children):
+        raise InvalidRequest("every child has an id of its own", "children")
     already = tuple(child.session for child in command.children if f"session:{child.session}" in call.hits)
     if already:
         return Opened(already, joined=True), []

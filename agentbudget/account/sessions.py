@@ -67,14 +67,17 @@ class Rooms:
 
     def add(self, session: SessionState, *, consumption: int, spent: int, held: int) -> None:
         """Let a change of the session's consumption, spending and holds flow up."""
-        level: SessionState | None = session
-        while level is not None:
-            contribution = max(level.carve, level.consumption)
-            level.consumption += consumption
+        level = session
+        while True:
+            before = level.consumption
+            level.consumption = after = before + consumption
             level.spent += spent
             level.held += held
-            consumption = max(level.carve, level.consumption) - contribution
-            level = None if level.parent is None else self._state.sessions.get(level.parent)
+            parent = None if level.parent is None else self._state.sessions.get(level.parent)
+            if parent is None:
+                return
+            consumption = max(level.carve, after) - max(level.carve, before)
+            level = parent
 
     def reshape(self, session: SessionState, *, budget: int | None = None, closed: bool | None = None) -> None:
         """Change the budget or close; the parent's consumption follows the carve-out."""
@@ -101,6 +104,8 @@ class Rooms:
             del self._state.sessions[session.id]
             self._paths.pop(session.id, None)
             self._gates.pop(session.id, None)
+            for limit, node in self._limits.gates((f"session:{session.id}",)):
+                limit.counters.pop(node, None)
             parent = None if session.parent is None else self.get(session.parent)
             if parent is None:
                 return

@@ -50,8 +50,11 @@ def _utc_us(local: datetime) -> int:
 def _calendar(window: Window, zone: ZoneInfo, now_us: int) -> tuple[int, int]:
     local = _local(now_us, zone)
     if window == "hour":
-        start_us = _utc_us(local.replace(minute=0, second=0, microsecond=0))
-        return start_us, start_us + HOUR_US
+        first = local.replace(minute=0, second=0, microsecond=0)
+        start_us, next_us = _utc_us(first), _utc_us(first + timedelta(hours=1))
+        if now_us >= start_us + HOUR_US:  # clocks went back by less than an hour: the rest until the next full one
+            start_us += HOUR_US
+        return start_us, min(start_us + HOUR_US, next_us) if next_us > start_us else start_us + HOUR_US
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if window in _DAYS:
         first = midnight - timedelta(days=midnight.weekday() if window == "week" else 0)
