@@ -26,9 +26,10 @@ class Host(Protocol):
     live: set[str]
     timeout_seconds: float
 
-    def ask(self, customer: str, command: Command) -> Answer:
-        """The owner's answer, or its error raised. Blocks; raises ``OwnerUnavailable`` when none came in time, and then
-        the command may still be carried out: the same command again is safe."""
+    def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
+        """The owner's answer, or its error raised. Blocks (``timeout_seconds``, else the host's); raises
+        ``OwnerUnavailable`` when none came in time, and then the command may still be carried out: the same command
+        again is safe."""
         ...
 
     def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
@@ -46,13 +47,13 @@ class Host(Protocol):
         ...
 
 
-def run(host: Host, customer: str, plan: Plan[T]) -> T:
-    """Run a plan on this thread."""
+def run(host: Host, customer: str, plan: Plan[T], timeout_seconds: float | None = None) -> T:
+    """Run a plan on this thread; each answer may take ``timeout_seconds``, else what the host allows."""
     try:
         command = next(plan)
         while True:
             try:
-                answer = host.ask(customer, command)
+                answer = host.ask(customer, command, timeout_seconds)
             except BaseException as error:  # the plan decides: even an interrupt must give back what it may have held
                 command = plan.throw(error)
             else:

@@ -101,11 +101,12 @@ class LocalHost:
             raise started.answer
         self._finalizer = weakref.finalize(self, _close, self._mailbox, self._thread, self._pid, weakref.ref(self))
 
-    def ask(self, customer: str, command: Command) -> Answer:
+    def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         slot = _Slot()
         self.submit(customer, command, slot.put)
-        if not slot.wait(self.timeout_seconds):
-            raise no_answer_within(self.timeout_seconds)
+        seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        if not slot.wait(seconds):
+            raise no_answer_within(seconds)
         answer = slot.answer
         if isinstance(answer, AgentBudgetError):
             raise answer

@@ -23,7 +23,7 @@ class ReadHost:
         self._archive, self._clock = archive, clock
         self.live: set[str] = set()
 
-    def ask(self, customer: str, command: Command) -> Answer:
+    def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         if not isinstance(command, Read | Explain):
             raise InvalidRequest(
                 f"this runtime is read-only, so {type(command).__name__} is refused: open the ledger without read_only",

@@ -46,18 +46,19 @@ class Session:
     share it."""
 
     __slots__ = (
-        "_denied", "_is_open", "_parent", "_terms", "_tokens", "feature", "id", "link", "on_denied", "on_unknown",
+        "_denied", "_is_open", "_last", "_terms", "_tokens", "feature", "id", "link", "on_denied", "on_unknown", "parent",
         "workflow",
     )  # fmt: skip
 
     def __init__(self, link: Link, terms: Terms, *, parent: Session | None = None) -> None:
-        self.link, self._terms, self._parent = link, terms, parent
+        self.link, self._terms, self.parent = link, terms, parent
         self.id = terms.command.session
         self.on_denied: OnDenied = terms.command.on_denied or (parent.on_denied if parent else "refuse")
         self.on_unknown: OnUnknown = terms.command.on_unknown or (parent.on_unknown if parent else "charge")
         self.feature: str | None = terms.command.feature or (parent.feature if parent else None)
         self.workflow: str | None = terms.command.workflow or (parent.workflow if parent else None)
         self._is_open = False
+        self._last: SessionView | None = None
         self._denied: Decision | None = None
         self._tokens: list[Token[Session | None]] = []
 
@@ -85,10 +86,12 @@ class Session:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def reserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
+    def reserve(self, kind: Kind, *, timeout_seconds: float | None = None, **what: Unpack[StepArguments]) -> Step:
         """Hold a step at once. Raises ``BudgetDenied`` (or ``BudgetAbort``) with the decision when it may not run, and
-        ``OwnerUnavailable`` when no answer came: it must not run then either (law L8)."""
-        return self._run(reserving.reserve(self, Ask(kind=kind, **what)))
+        ``OwnerUnavailable`` when no answer came (within ``timeout_seconds``, else the runtime's): it must not run then
+        either (law L8)."""
+        plan = reserving.reserve(self, Ask(kind=kind, **what))
+        return run(self.link.host, self.link.customer, plan, timeout_seconds)
 
     async def areserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
         """:meth:`reserve`, awaited. A cancelled one gives back what it may have held."""
@@ -146,7 +149,7 @@ class Session:
         return self
 
     def status(self) -> SessionStatus:
-        """What it has spent, holds and has left."""
+        """What it has spent, holds and has left. After ``close()``, what it had come to by then."""
         return self._run(self._reading())
 
     async def astatus(self) -> SessionStatus:
@@ -249,8 +252,8 @@ class Session:
         """The plan that opens it where it is not open; threads that do it at once send the same command."""
         if self._is_open:
             return
-        if self._parent is not None:
-            yield from self._parent.opening()
+        if self.parent is not None:
+            yield from self.parent.opening()
         yield from self.link.keep_plan()
         answer = yield self._terms.command
         if isinstance(answer, Decision):
@@ -268,15 +271,20 @@ class Session:
     def note_denial(self, decision: Decision) -> None:
         """Remember a refusal for :meth:`raise_if_denied`, here and above."""
         self._denied = decision
-        if self._parent is not None:
-            self._parent.note_denial(decision)
+        if self.parent is not None:
+            self.parent.note_denial(decision)
 
     def _asking(self, command: Any) -> Plan[Any]:
         yield from self.opening()
         return (yield command)
 
     def _reading(self) -> Plan[SessionStatus]:
-        return status_of((yield from self._asking(Read("session", self.id))))
+        try:
+            return status_of((yield from self._asking(Read("session", self.id))))
+        except InvalidRequest:  # nothing of it is open any more, so its owner has put it away
+            if self._last is None:
+                raise
+            return status_of(msgspec.structs.replace(self._last, state="closed"))
 
     def _funding(self, amount: Amount | USD, key: str | None) -> Plan[None]:
         answer = yield from self._asking(FundSession(self.id, self.link.nano(amount), key))
@@ -284,8 +292,11 @@ class Session:
             yield from reserving.deny(self, answer)
 
     def _closing(self) -> Plan[None]:
-        if self._is_open or self.is_named:
-            yield CloseSession(self.id)
+        if not self._is_open and not self.is_named:
+            return
+        with contextlib.suppress(InvalidRequest):  # closed before, by somebody else
+            self._last = yield Read("session", self.id)
+        yield CloseSession(self.id)
 
     def _fanning_out(
         self, n: int, budget_each: Amount | USD, at_least: int | None, stated: SessionArguments

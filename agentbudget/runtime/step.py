@@ -104,7 +104,9 @@ class Step:
         if not self._is_dispatched:
             await arun(self._link.host, self._link.customer, self._dispatch())
 
-    def settle(self, usage: Usage | Any = None, *, amount: Amount | USD | None = None) -> Settlement:
+    def settle(
+        self, usage: Usage | Any = None, *, amount: Amount | USD | None = None, timeout_seconds: float | None = None
+    ) -> Settlement:
         """Book what the step cost, all of it even beyond the hold: the usage by the catalog, an amount, or (neither)
         the hold.
 
@@ -113,8 +115,8 @@ class Step:
         booked (a lapse, or :meth:`fail`) it corrects, once.
         """
         if self._is_correctable and not (usage is None and amount is None):
-            return run(self._link.host, self._link.customer, self._correcting(usage, amount))
-        return self._run(self._settling(usage, amount))
+            return run(self._link.host, self._link.customer, self._correcting(usage, amount), timeout_seconds)
+        return self._run(self._settling(usage, amount), timeout_seconds)
 
     async def asettle(self, usage: Usage | Any = None, *, amount: Amount | USD | None = None) -> Settlement:
         """:meth:`settle`, awaited."""
@@ -130,10 +132,10 @@ class Step:
         """:meth:`release`, awaited."""
         return await self._arun(self._ending(lambda: ReleaseHold(self.id)))
 
-    def fail(self, error: BaseException | None = None) -> Settlement:
+    def fail(self, error: BaseException | None = None, *, timeout_seconds: float | None = None) -> Settlement:
         """End a step that failed: given back when the work was not sent or the error proves that it will not be billed
         (``failures.py``), else by the session's ``on_unknown``. Again: the first answer."""
-        return self._run(self._ending(lambda: self._failure(error)))
+        return self._run(self._ending(lambda: self._failure(error)), timeout_seconds)
 
     async def afail(self, error: BaseException | None = None) -> Settlement:
         """:meth:`fail`, awaited."""
@@ -193,8 +195,10 @@ class Step:
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
-    def _run(self, plan: Plan[Settlement]) -> Settlement:
-        return self._answer if self._answer is not None else run(self._link.host, self._link.customer, plan)
+    def _run(self, plan: Plan[Settlement], timeout_seconds: float | None = None) -> Settlement:
+        if self._answer is not None:
+            return self._answer
+        return run(self._link.host, self._link.customer, plan, timeout_seconds)
 
     async def _arun(self, plan: Plan[Settlement]) -> Settlement:
         return self._answer if self._answer is not None else await arun(self._link.host, self._link.customer, plan)

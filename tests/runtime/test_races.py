@@ -97,7 +97,7 @@ def test_an_interrupt_while_waiting_for_a_hold_gives_it_back(
     session = bolt.session(budget=1).open()
     real = quick.host.ask
 
-    def interrupted(customer: str, command: object) -> object:
+    def interrupted(customer: str, command: object, timeout_seconds: float | None = None) -> object:
         answer = real(customer, command)  # type: ignore[arg-type]
         if isinstance(command, Hold):
             raise KeyboardInterrupt
@@ -119,7 +119,7 @@ def test_an_interrupt_before_the_hold_arrives_leaves_a_tombstone(
     session = bolt.session(budget=1).open()
     late: list[Hold] = []
 
-    def interrupted(customer: str, command: object) -> object:
+    def interrupted(customer: str, command: object, timeout_seconds: float | None = None) -> object:
         late.append(command)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
@@ -139,7 +139,7 @@ def test_a_callers_own_key_survives_a_lost_answer(
     session = bolt.session(budget=1).open()
     real = quick.host.ask
 
-    def lost(customer: str, command: object) -> object:
+    def lost(customer: str, command: object, timeout_seconds: float | None = None) -> object:
         real(customer, command)  # type: ignore[arg-type]
         raise OwnerUnavailable("planted")
 
@@ -158,7 +158,7 @@ def test_a_settlement_whose_answer_was_lost_may_be_told_again(
     step = session.reserve("tool", name="search", amount=1)
     real = quick.host.ask
 
-    def lost(customer: str, command: object) -> object:
+    def lost(customer: str, command: object, timeout_seconds: float | None = None) -> object:
         real(customer, command)  # type: ignore[arg-type]
         raise OwnerUnavailable("planted")
 

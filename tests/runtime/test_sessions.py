@@ -51,6 +51,15 @@ def test_leaving_with_closes_an_unnamed_session(bolt: Customer) -> None:
     assert denied(session).reason == "session_closed"
 
 
+def test_what_a_session_came_to_can_be_read_after_it_was_closed(bolt: Customer) -> None:
+    with bolt.session(budget=2) as session:
+        session.reserve("tool", name="search", amount="0.5").settle()
+    status = session.status()
+    assert (status.state, status.spent, status.remaining) == ("closed", Credits("0.5"), Credits("1.5"))
+    session.close()
+    assert session.status().spent == Credits("0.5")
+
+
 def test_leaving_with_detaches_from_a_named_session_and_another_joins_it(bolt: Customer) -> None:
     with bolt.session(budget=1, id="run-7") as first:
         first.reserve("tool", name="search", amount="0.7").settle()

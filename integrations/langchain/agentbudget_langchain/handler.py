@@ -27,8 +27,9 @@ from agentbudget import (
     Usage,
     current_step,
 )
+from agentbudget.account.commands import Kind
 from agentbudget_langchain.around import enclosing
-from agentbudget_langchain.holding import explained, model_ask, reserve_within, session_for
+from agentbudget_langchain.holding import explained, model_ask, session_for
 from agentbudget_langchain.request import call_of_callback
 from agentbudget_langchain.runs import OPEN, Run, current_task, is_message_of_graph, is_pause, text_of_event
 from agentbudget_langchain.usage import counted_with_first, result_is_cache_hit, usage_of_result
@@ -129,7 +130,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
             return
         run.hear(token, getattr(chunk, "message", None))
         if run.final is not None and run.step is not None and run.step.is_open:
-            self._end(run, lambda step: step.settle(run.final))
+            self._end(run, lambda step: step.settle(run.final, timeout_seconds=self._timeout))
 
     def on_stream_event(self, event: Mapping[str, Any], *, run_id: UUID, **kwargs: Any) -> None:
         """The same for ``stream_events(version="v3")``."""
@@ -147,9 +148,9 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         if run.around is not None:
             run.around.ended, run.around.cached, run.around.usage = True, cached, usage
         elif cached or (usage is None and run.batch is not None and counted_with_first(response)):
-            self._end(run, lambda step: step.settle(amount=0))
+            self._end(run, lambda step: step.settle(amount=0, timeout_seconds=self._timeout))
         else:
-            self._end(run, lambda step: step.settle(usage))
+            self._end(run, lambda step: step.settle(usage, timeout_seconds=self._timeout))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """End a call that failed, was cancelled, or whose stream was left."""
@@ -195,7 +196,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         elif is_pause(error):
             self._end(run, lambda step: step.release())
         elif is_message_of_graph(error):
-            self._end(run, lambda step: step.settle())
+            self._end(run, lambda step: step.settle(timeout_seconds=self._timeout))
         else:
             self._fail(run, error)
 
@@ -242,9 +243,8 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         call = call_of_callback(messages, metadata, params)
         cap = call.cap if call.cap is not None else self._assumed
         try:
-            run.step = reserve_within(
-                run.session, self._timeout, "llm", **model_ask(call, cap=cap, cap_enforced=False, feature=self._feature)
-            )
+            what = model_ask(call, cap=cap, cap_enforced=False, feature=self._feature)
+            run.step = run.session.reserve("llm", timeout_seconds=self._timeout, **what)
         except BaseException as error:
             self._release_batch(run)
             if cap is None and isinstance(error, (BudgetDenied, BudgetAbort)):
@@ -253,11 +253,16 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         run.stops_alone = stops_alone
         self._enter(run, run_id)
 
-    def _start(self, run_id: UUID, kind: str, name: str, *, arguments: Any) -> None:
+    def _start(self, run_id: UUID, kind: Kind, name: str, *, arguments: Any) -> None:
         run = self._new_run(run_id, None)
         if run is not None and not self._is_attempt(run, kind, name):
-            run.step = reserve_within(
-                run.session, self._timeout, kind, name=name, arguments=arguments, feature=self._feature, dispatched=True
+            run.step = run.session.reserve(
+                kind,
+                timeout_seconds=self._timeout,
+                name=name,
+                arguments=arguments,
+                feature=self._feature,
+                dispatched=True,
             )
         self._enter(run, run_id)
 
@@ -292,7 +297,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         if run.around is not None:
             run.around.ended, run.around.usage = True, usage
         else:
-            self._end(run, lambda step: step.settle(usage))
+            self._end(run, lambda step: step.settle(usage, timeout_seconds=self._timeout))
 
     def _fail(self, run: Run, error: BaseException) -> None:
         if run.around is not None:
@@ -300,7 +305,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         elif run.step is not None and isinstance(error, GeneratorExit):
             run.step.abandon()  # may come out of the garbage collector, so it waits for nobody
         else:
-            self._end(run, lambda step: step.fail(error))
+            self._end(run, lambda step: step.fail(error, timeout_seconds=self._timeout))
 
     def _end(self, run: Run, end: Callable[[Step], object]) -> None:
         """Book an end. The reply has been paid for and is the caller's: an owner that does not answer must not take
