@@ -150,22 +150,22 @@ class Judge:
             ))  # fmt: skip
 
     def _wallet_rows(self, request: Request, rows: list[Row]) -> list[Slice]:
-        need = request.hold.amount
+        need, terms = request.hold.amount, self._terms
         slices, missing = self._wallet.take(need, request.context)
-        terms = self._terms
+        if terms.wallet == "postpaid" and terms.credit_line is None:
+            if missing:
+                slices.append((RECEIVABLE, missing))
+            detail = "postpaid without a credit line: no bound"
+            rows.append((True, "insufficient_credits", "customer", "", None, 0, 0, 0, "", "hard", None, detail))
+            return slices
         line = 0
-        if missing and terms.wallet == "postpaid":
-            drawn = self._wallet.receivable_with_holds
-            line = missing if terms.credit_line is None else max(0, terms.credit_line - drawn)
-            if missing <= line:
+        if terms.wallet == "postpaid":
+            line = max(0, (terms.credit_line or 0) - self._wallet.receivable_with_holds)
+            if 0 < missing <= line:
                 slices.append((RECEIVABLE, missing))
                 missing = 0
-        free = need if not missing else need - missing + line
-        if missing or terms.wallet == "prepaid":
-            free = self._wallet.free(request.context) + line
-        rows.append(
-            (not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, "")
-        )
+        free = self._wallet.free(request.context) + line
+        rows.append((not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, ""))
         return slices
 
     # -- what a reader sees ---------------------------------------------------------------------------------------------
@@ -196,9 +196,6 @@ class Judge:
         ]
         if any(not row[0] and (row[4] is None or row[3] not in ("credits", "tokens")) for row in rows):
             return 0
-        postpaid = self._terms.wallet == "postpaid" and self._terms.credit_line is None
-        if postpaid and rows:
-            rest = rest[:-1]
         return min(rest, default=request.hold.amount)
 
 

@@ -259,5 +259,5 @@ def refusal_of_customer(customer: str) -> Decision:
     """The answer to a step of a customer that does not exist."""
     detail = f"there is no customer {customer!r}"
     constraint = Constraint("unknown_customer", "customer", False, detail=detail)
-    suggestions = ("create it: runtime.customers.create(...)",)
+    suggestions = ("create it: runtime.customers.create(...), or agentbudget customer create",)
     return Decision(False, "unknown_customer", (constraint,), detail=detail, suggestions=suggestions)

@@ -1,0 +1,135 @@
+"""``agentbudget demo``: a runaway agent, stopped before it overspends. Sets itself up, uses no network."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from agentbudget.cli.answer import answers, console, print_json
+from agentbudget.cli.failures import MissingExtra
+from agentbudget.cli.options import JsonOption
+from agentbudget.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from agentbudget.amounts import Credits
+    from agentbudget.cli.demo_run import Facts, Watcher
+
+LATENCY_SECONDS: Final = 0.1
+"""What the scripted model takes for a reply when somebody watches: enough to follow, the whole stays far below 10 s."""
+_WIDTH: Final = 100
+"""Columns of the picture: what most terminals have, and what a page can show."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command("demo")(demo)
+
+
+@answers
+def demo(
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="CREDITS", help="Of the session; a credit is a US dollar.")
+    ] = "0.05",
+    model: Annotated[str, typer.Option("--model", help="Whose price counts; the replies are scripted.")] = "gpt-5-mini",
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="PATH", help="Keep the ledger in this new file, to look at.")
+    ] = None,
+    svg: Annotated[str | None, typer.Option("--svg", metavar="PATH", hidden=True)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch a LangChain agent fall into a loop and be refused before the step that does not fit.
+
+    Then the same agent without a budget, the wallet, and the ledger verified. Takes seconds, and no network.
+    """
+    from agentbudget.cli.data import to_data
+    from agentbudget.cli.demo_view import Lines, Live, Silent, print_report, save_picture
+
+    stated, path = _budget(budget), None if keep is None else _new_file(keep)
+    _require_price(model)
+    if as_json:
+        print_json(to_data(_run(path, model, stated, Silent(), latency=0)))
+        return
+    screen = console() if console().is_terminal else console(width=_WIDTH)
+    with screen.status("Loading LangChain"):  # shown on a terminal only
+        _agents()
+    watcher = Live(screen, model, stated) if screen.is_terminal else Lines(screen, model, stated)
+    with watcher:
+        facts = _run(path, model, stated, watcher, latency=LATENCY_SECONDS if screen.is_terminal else 0)
+    print_report(screen, facts, kept=keep)
+    if svg is not None:
+        save_picture(facts, Path(svg), width=_WIDTH)
+
+
+def _run(path: Path | None, model: str, budget: Credits, watcher: Watcher, *, latency: float) -> Facts:
+    """Everything that the demonstration does, on a ledger at ``path`` (None: one that is gone afterwards)."""
+    from agentbudget.catalog import Catalog
+    from agentbudget.cli import demo_run as run
+    from agentbudget.runtime.runtime import Runtime
+
+    agents, catalog = _agents(), Catalog.bundled()
+    with tempfile.TemporaryDirectory() as folder, agents.without_tracing():
+        url = f"sqlite:///{path or Path(folder) / 'demo.db'}"
+        with Runtime.open(url, catalog, host="local") as runtime:
+            acme = run.prepare(runtime)
+            session = run.open_session(acme, budget)
+            with session:
+                guarded = run.Guarded(acme, session, watcher)
+                agent = agents.Agent(model, guarded=True, latency=latency, on_call=lambda _: guarded.look())
+                refusal = guarded.run(agent)
+                retries = guarded.retry(agent)
+                status = session.status()
+            unguarded = run.run_unguarded(agents.Agent(model, guarded=False, latency=0), catalog, model, budget)
+            return run.Facts(
+                customer=acme.id, plan=run.PLAN, session=session.id, model=model, budget=budget, spent=status.spent,
+                left=budget - status.spent - status.held, steps=tuple(guarded.rows), refusal=refusal, retries=retries,
+                unguarded=unguarded, wallet=acme.wallet.balance(),
+                ledger=run.prove(runtime, acme, None if path is None else url),
+            )  # fmt: skip
+
+
+def _agents() -> Any:
+    """The module with the agent; raises :class:`MissingExtra` where LangChain is not installed."""
+    try:
+        from agentbudget.cli import demo_agent
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {
+            "langchain",
+            "langchain_core",
+            "langgraph",
+            "agentbudget_langchain",
+        }:
+            raise
+        raise MissingExtra(
+            f"the demo drives a LangChain agent, and {error.name} is not installed",
+            "pip install 'agentbudget-runtime[demo]' agentbudget-langchain; "
+            "in a checkout: pip install -e '.[demo]' -e integrations/langchain",
+        ) from None
+    return demo_agent
+
+
+def _require_price(model: str) -> None:
+    """A model without a price is refused here, with the catalog line to add, before anything is drawn."""
+    from agentbudget.catalog import Catalog, PriceRequest
+
+    Catalog.bundled().quote(PriceRequest(kind="llm", model=model))
+
+
+def _budget(text: str) -> Credits:
+    from agentbudget.amounts import Credits, to_nano
+
+    nano = to_nano(text)
+    if not nano:
+        raise InvalidRequest("give more than 0 credits, as 0.05", "budget")
+    return Credits.of_nano(nano)
+
+
+def _new_file(keep: str) -> Path:
+    path = Path(keep)
+    if path.exists():
+        raise InvalidRequest(
+            f"{keep} exists already, and the demo begins with an empty ledger: name a new file", "keep"
+        )
+    return path

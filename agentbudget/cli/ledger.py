@@ -1,0 +1,177 @@
+"""``agentbudget ledger``: prove it, copy it, and check it against the account."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from agentbudget.cli.answer import Answer, answers
+from agentbudget.cli.failures import DONE, INTEGRITY
+from agentbudget.cli.options import JsonOption, LedgerOption, archive, ledger_url
+from agentbudget.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.chain import Anchor
+
+app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, export, import.")
+
+
+@app.command("verify")
+@answers
+def verify(
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="PATH", help="An export kept elsewhere: shows a tail removed since."),
+    ] = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Walk every customer's chain; the first entry that was edited, dropped, swapped or inserted is named."""
+    from agentbudget.cli.data import to_data
+    from agentbudget.cli.tables import count, table
+    from agentbudget.ledger.chain import verify_ledger
+
+    anchors = _anchors(against) if against is not None else None
+    with archive(ledger) as opened:
+        report = verify_ledger(opened, anchors)
+    rows = [
+        (one.customer, one.entries, one.head[:16], "ok" if one.fault is None else _said(one.fault))
+        for one in report.reports
+    ]
+    verdict = "verified" if report.ok else f"DAMAGED: {len(report.faults)} of {count(len(rows), 'customer')}"
+    title = f"{verdict}; {count(report.entries, 'entry')}"
+    made = table(title, ("customer", "entries", "head", "chain"), rows, right=("entries",))
+    data = {"ok": report.ok, "entries": report.entries, "customers": to_data(report.reports)}
+    return Answer(data, lambda console: console.print(made), DONE if report.ok else INTEGRITY)
+
+
+@app.command("reconcile")
+@answers
+def reconcile(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
+    """Compare the account's balances with the sums of the entries. Ask while nothing is written."""
+    from agentbudget.amounts import format_nano
+    from agentbudget.cli.tables import count, table
+    from agentbudget.runtime.auditing import reconcile_ledger
+
+    with archive(ledger) as opened:
+        customers = sum(1 for _ in opened.customers())
+        differences = reconcile_ledger(opened)
+    found = [
+        {"customer": one.customer, "what": one.what, "grant": one.grant, "account": one.account,
+         "ledger": format_nano(one.ledger), "found": format_nano(one.found)}
+        for one in differences
+    ]  # fmt: skip
+    title = f"{count(len(found), 'difference')} in {count(customers, 'customer')}"
+    columns = ("customer", "what", "grant", "account", "ledger", "found")
+    made = table(title, columns, [tuple(one.values()) for one in found], right=("ledger", "found"))
+    data = {"ok": not found, "customers": customers, "differences": found}
+    return Answer(data, lambda console: console.print(made if found else title), INTEGRITY if found else DONE)
+
+
+@app.command("export")
+@answers
+def export(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A new file; - is standard output.")] = "-",
+    customer: Annotated[list[str] | None, typer.Option("--customer", help="Only this one; may be repeated.")] = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> Answer | None:
+    """Write every entry as JSON Lines that keep the chain. The last line has each customer's head: keep it elsewhere."""
+    from agentbudget.cli.tables import count
+    from agentbudget.ledger.transfer import export_lines
+
+    last = b""
+    with archive(ledger) as opened, _new_file(path) as file:
+        for last in export_lines(opened, customer or None):
+            file.write(last)
+    if path == "-":
+        return None
+    trailer: dict[str, Any] = msgspec.json.decode(last)
+    said = f"{count(trailer['entries'], 'entry')} of {count(len(trailer['heads']), 'customer')} written to {path}"
+    return Answer({"path": path, **_heads(trailer)}, lambda console: console.print(said, markup=False))
+
+
+@app.command("import")
+@answers
+def import_(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="An export; - is standard input.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Import an export. Nothing is written before all of it is proven; what is there already is skipped."""
+    from agentbudget.cli.tables import count
+    from agentbudget.ledger.store import open_journal
+    from agentbudget.ledger.transfer import import_lines
+
+    with _opened(path) as lines:
+        journal = open_journal(ledger_url(ledger))
+        try:
+            journal.claim(f"agentbudget ledger import, process {os.getpid()}")
+            report = import_lines(lines, journal)
+        finally:
+            journal.close()
+    said = f"{count(report.imported, 'entry')} imported, {report.skipped} here already"
+    heads = {name: {"seq": anchor.seq, "hash": anchor.hash} for name, anchor in report.heads.items()}
+    data = {"imported": report.imported, "skipped": report.skipped, "heads": heads}
+    return Answer(data, lambda console: console.print(said, markup=False))
+
+
+def _said(fault: Any) -> str:
+    return f"entry {fault.seq} {fault.how}: {fault.what}"
+
+
+def _heads(trailer: dict[str, Any]) -> dict[str, Any]:
+    heads = {name: {"seq": seq, "hash": hash} for name, (seq, hash) in trailer["heads"].items()}
+    return {"entries": trailer["entries"], "heads": heads}
+
+
+def _anchors(path: str) -> dict[str, Anchor]:
+    """The heads in the last line of an export."""
+    from agentbudget.ledger.transfer import Trailer
+
+    with _opened(path) as lines:
+        last = deque(lines, maxlen=1)
+    try:
+        return msgspec.json.decode(last.pop() if last else b"", type=Trailer).heads
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise InvalidRequest(f"{path} does not end as an export does: give a whole one", "against") from None
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise InvalidRequest(f"{path}: {error.strerror}", "path") from None
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when it is whole; an existing one is never overwritten."""
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = Path(f"{path}.part")
+    if Path(path).exists():
+        raise InvalidRequest(f"{path} exists already: name a new file", "path")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.rename(path)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written ({error.strerror})", "path") from None
+    finally:
+        part.unlink(missing_ok=True)
