@@ -165,7 +165,9 @@ class Judge:
                 slices.append((RECEIVABLE, missing))
                 missing = 0
         free = self._wallet.free(request.context) + line
-        rows.append((not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, ""))
+        rows.append(
+            (not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, "")
+        )
         return slices
 
     # -- what a reader sees ---------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ class SettleHold(Struct, frozen=True, gc=False, tag="settle_hold"):
     keeps the hold (a part may not pass what is held).
 
     ``measures`` states what was used; a measure not stated counts as held. ``outcome`` ``unknown`` says that the amount is a
-    policy's, not a measurement: a later settlement then corrects it, once.
+    policy's, not a measurement, and at most what is held: a later settlement then corrects it, once.
     After a lapse this is that late settlement and books the difference.
     """
 

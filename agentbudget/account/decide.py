@@ -268,7 +268,7 @@ def set_limit(call: Call) -> Decided:
     books = call.books
     _limit_ok(call, command)
     known = books.limits.find(command.entity, command.measure, command.window, command.scope, origin="admin")
-    if known is None and command.amount is None:
+    if command.amount is None and (known is None or known.amount is None):
         return Done(False), []
     if known is not None and (known.amount, known.mode) == (command.amount, command.mode):
         return Done(False, str(known.id)), []

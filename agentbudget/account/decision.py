@@ -105,7 +105,7 @@ class Held(Struct, frozen=True, gc=False):
 
 class Settled(Struct, frozen=True, gc=False):
     """A hold's end, part or correction: ``charged`` in all for the step so far, ``overrun`` of it beyond the hold, ``debt`` of it
-    beyond all grants. ``state``: settled, unknown, released, lapsed (given back), partial or corrected."""
+    overdraft. ``state``: settled, unknown, released, lapsed (given back), partial or corrected."""
 
     step: str
     state: Literal["settled", "unknown", "released", "lapsed", "partial", "corrected"]

@@ -91,9 +91,10 @@ def _refused(call: Call, request: Request, admission: Admission, session: Sessio
     decision = call.books.judge.decision(request, admission)
     refusals = call.books.refusals.setdefault(session.id, Refusals())
     made: list[Made] = []
-    if request.hold.note_refusal:
-        refusals.total += 1
-        refusals.in_row += 1
+    if not request.hold.note_refusal:
+        return decision, made
+    refusals.total += 1
+    refusals.in_row += 1
     if session.stopped or session.closed:
         return decision, made
     if admission.trip is not None and admission.trip.sticky:
@@ -163,6 +164,10 @@ def settle_hold(call: Call) -> Decided:
     hold = call.books.state.holds.get(command.step)
     if hold is None:
         return _settle_late(call, command)
+    if command.outcome == "unknown" and command.amount > hold.amount:
+        raise InvalidRequest(
+            "what is not known charges at most what is held; a known cost is settled as such", "amount"
+        )
     used = {**hold.measures, **command.measures} if command.measures else hold.measures
     event, postings = _end(call, hold, command.amount, command.outcome, used=used, facts=command)
     return settled(event), [Made(event, postings, call.key)]

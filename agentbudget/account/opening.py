@@ -57,7 +57,8 @@ def _join(call: Call, command: c.OpenSession) -> Decided:
 
 def _closed(session_id: str) -> Decision:
     detail = f"session {session_id!r} is closed"
-    return refusal("session_closed", detail, session=session_id, suggestions=("open one under another id",))
+    entity, other = f"session:{session_id}", ("open one under another id",)
+    return refusal("session_closed", detail, entity=entity, session=session_id, suggestions=other)
 
 
 def _new_ok(call: Call, command: c.OpenSession) -> Decision | None:

@@ -1,0 +1,156 @@
+"""What the oracle remembers: plain facts, never balances. What can be summed is summed again each time it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from agentbudget.catalog.terms import Scope
+
+NEVER = 2**80
+"""Later than any time: when a grant that never expires expires."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What scopes are compared with: the step, and the path it ran on when it was held."""
+
+    kind: str
+    model: str | None
+    tool: str | None
+    feature: str | None
+    workflow: str | None
+    path: frozenset[str]
+
+
+def covers(scope: Scope | None, step: Context) -> bool:
+    """Whether every dimension that the scope names matches the step."""
+    if scope is None:
+        return True
+    dimensions = [
+        (scope.kinds, [step.kind]), (scope.models, [step.model]), (scope.tools, [step.tool]),
+        (scope.features, [step.feature]), (scope.workflows, [step.workflow]), (scope.entities, list(step.path)),
+    ]  # fmt: skip
+    return all(
+        any(value is not None and fnmatchcase(value, glob) for value in values for glob in globs)
+        for globs, values in dimensions
+        if globs
+    )
+
+
+@dataclass(slots=True)
+class GrantFact:
+    """A grant as issued, and every change of its amount."""
+
+    id: str
+    issued: list[int]
+    label: str | None
+    priority: int
+    effective_us: int
+    expires_us: int | None
+    category: str
+    scope: Scope | None
+    issued_us: int
+    voids: list[int] = field(default_factory=list)
+
+    def expired(self, now: int) -> bool:
+        return self.expires_us is not None and self.expires_us <= now
+
+    def active(self, now: int) -> bool:
+        return self.effective_us <= now and not self.expired(now)
+
+    def burns_before(self) -> tuple[object, ...]:
+        """The burn order of DESIGN.md §5."""
+        expires = NEVER if self.expires_us is None else self.expires_us
+        promo_first = 0 if self.category == "promo" else 1
+        return self.priority, expires, promo_first, self.effective_us, self.issued_us, self.id
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some credits of one grant that one step took: ``held``, ``consumed``, or ``expired`` (forfeited)."""
+
+    grant: str
+    amount: int
+    where: str
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a step ended: the state that was answered, and what latecomers are told: settled, released or lapsed."""
+
+    state: str
+    told: str
+    request: str
+    answer: object
+    amount: int
+
+
+@dataclass(slots=True)
+class StepFact:
+    """One step: what it took, in the order it took it, and what became of it."""
+
+    id: str
+    session: str
+    order: int
+    opened_us: int
+    context: Context
+    dispatched: bool
+    fingerprint: str | None
+    first_amount: int
+    pieces: list[Piece] = field(default_factory=list)
+    held_measures: dict[str, int] = field(default_factory=dict)
+    used_measures: dict[str, int] = field(default_factory=dict)
+    end_measures: dict[str, int] = field(default_factory=dict)
+    end: Ending | None = None
+    correction: Ending | None = None
+    not_in_session: int = 0
+
+    def total(self, where: str) -> int:
+        return sum(piece.amount for piece in self.pieces if piece.where == where)
+
+    @property
+    def held(self) -> int:
+        return self.total("held")
+
+    @property
+    def charged(self) -> int:
+        return self.total("consumed")
+
+    def used(self, measure: str) -> int:
+        if measure == "credits":
+            return self.charged
+        return self.used_measures.get(measure, 0) + self.end_measures.get(measure, 0)
+
+    def still_held(self, measure: str) -> int:
+        if self.end is not None:
+            return 0
+        return self.held if measure == "credits" else self.held_measures.get(measure, 0)
+
+
+@dataclass(slots=True)
+class Debt:
+    """Overdraft that one step left behind: the piece is what is still owed."""
+
+    step: StepFact
+    piece: Piece
+
+
+@dataclass(slots=True)
+class LimitFact:
+    """A limit; ``since`` is the place in history from which it counts, ``amount`` None means removed."""
+
+    origin: str
+    entity: str
+    measure: str
+    window: str
+    scope: Scope | None
+    amount: int | None
+    mode: str
+    since: int
+
+    def entities_on(self, path: frozenset[str]) -> list[str]:
+        """The entities of a path that this limit counts."""
+        if self.entity.endswith(":*"):
+            return sorted(entity for entity in path if entity.startswith(self.entity[:-1]))
+        return [self.entity] if self.entity in path else []

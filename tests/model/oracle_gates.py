@@ -1,0 +1,123 @@
+"""Everything that may refuse a hold, each judged by itself: the oracle names all that refuse, not only the first."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from agentbudget.account.commands import Hold
+from tests.model.oracle_facts import Context, LimitFact, StepFact, covers
+from tests.model.oracle_world import RECEIVABLE, World
+
+MINUTE_US = 60_000_000
+
+
+def context_of(world: World, hold: Hold) -> Context:
+    """What scopes see of a step."""
+    feature = hold.feature if hold.feature is not None else world.effective(hold.session, "feature")
+    workflow = world.effective(hold.session, "workflow")
+    return Context(hold.kind, hold.model, hold.tool, feature, workflow, frozenset(world.path(hold.session)))
+
+
+def refusing(world: World, hold: Hold, now: int, *, extending: bool = False) -> set[str]:
+    """The reasons that refuse the hold; empty when it is allowed."""
+    context = context_of(world, hold)
+    checks = {
+        "session_closed": world.sessions[hold.session].closed,
+        "paused": any(entity in world.paused for entity in context.path),
+        "circuit_open": circuit_refuses(world, hold, now, extending=extending),
+        "feature_not_entitled": not entitled(world, context.feature),
+        "model_not_allowed": not _model_allowed(world, hold.model),
+        "session_budget": not world.fits(hold.session, hold.amount, wind_down=hold.wind_down),
+        "limit": bool(limits_refusing(world, hold, context, now)),
+        **_wallet(world, hold.amount, context, now),
+    }
+    return {reason for reason, refuses in checks.items() if refuses}
+
+
+def entitled(world: World, feature: str | None) -> bool:
+    """Whether the plan entitles the feature (None: nothing was asked)."""
+    if feature is None or world.terms.features is None:
+        return True
+    return any(terms.feature == feature and terms.value is not False for terms in world.terms.features)
+
+
+def _model_allowed(world: World, model: str | None) -> bool:
+    globs = world.terms.models
+    return model is None or not globs or any(fnmatchcase(model, glob) for glob in globs)
+
+
+def limits_refusing(world: World, hold: Hold, context: Context, now: int) -> list[tuple[LimitFact, str]]:
+    """The hard limits (with the entity) that the hold would pass."""
+    return [
+        (limit, entity)
+        for limit, entity, remaining, need in limits_touched(world, hold, context, now)
+        if limit.mode == "hard" and need > max(0, remaining)
+    ]
+
+
+def limits_touched(world: World, hold: Hold, context: Context, now: int) -> list[tuple[LimitFact, str, int, int]]:
+    """Each limit in force that counts the hold: (limit, entity, what remains, what the hold needs)."""
+    touched = []
+    for limit in world.limits:
+        if limit.amount is None or not covers(limit.scope, context):
+            continue
+        need = hold.amount if limit.measure == "credits" else hold.measures.get(limit.measure, 0)
+        for entity in limit.entities_on(context.path):
+            taken = world.used(limit, entity, now) + world.held_on(limit, entity, now)
+            touched.append((limit, entity, limit.amount - taken, need))
+    return touched
+
+
+def _wallet(world: World, amount: int, context: Context, now: int) -> dict[str, bool]:
+    free = sum(world.free(grant) for grant in world.eligible(context, now))
+    short = amount > 0 and free < amount
+    if world.terms.wallet == "postpaid":
+        grown = world.owed() + world.total(RECEIVABLE, "held") + amount - free
+        short = short and world.terms.credit_line is not None and grown > world.terms.credit_line
+    return {"insufficient_credits": short, "overdraft": amount > 0 and world.overdraft() > 0}
+
+
+# --- the breaker ---
+
+
+def circuit_refuses(world: World, hold: Hold, now: int, *, extending: bool = False) -> bool:
+    return (
+        any(session.latched for session in world.lineage(hold.session))
+        or bool(lasting_rules(world, hold, now, extending=extending))
+        or passing_rules(world, hold, extending=extending)
+    )
+
+
+def lasting_rules(world: World, hold: Hold, now: int, *, extending: bool = False) -> list[str]:
+    """The rules that fire, of those that keep the circuit open until the session is resumed or funded."""
+    session, rules = world.sessions[hold.session], world.breaker(hold.session)
+    steps = world.steps_of(hold.session)
+    lately = sum(step.first_amount for step in steps if step.opened_us > now - MINUTE_US)
+    fired = {
+        "max_seconds": rules.max_seconds is not None and now - session.opened_us > rules.max_seconds * 1_000_000,
+        "max_rate": rules.max_rate is not None and lately + hold.amount > rules.max_rate,
+    }
+    if not extending:
+        fired |= {
+            "max_steps": rules.max_steps is not None and len(steps) + 1 > rules.max_steps,
+            "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
+            "repeat": rules.repeat is not None and _repeats(steps, hold, *rules.repeat),
+            "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
+            "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
+        }
+    return [rule for rule, fires in fired.items() if fires]
+
+
+def passing_rules(world: World, hold: Hold, *, extending: bool = False) -> bool:
+    """Whether a rule fires that judges this step only."""
+    rules = world.breaker(hold.session)
+    running = [step for step in world.steps_of(hold.session) if step.end is None]
+    too_dear = rules.max_step_cost is not None and hold.amount > rules.max_step_cost
+    return too_dear or (not extending and rules.max_parallel is not None and len(running) + 1 > rules.max_parallel)
+
+
+def _repeats(steps: list[StepFact], hold: Hold, times: int, within: int) -> bool:
+    if hold.fingerprint is None:
+        return False
+    prints = [step.fingerprint for step in steps if step.fingerprint is not None] + [hold.fingerprint]
+    return prints[-within:].count(hold.fingerprint) >= times

@@ -1,0 +1,133 @@
+"""The owner and the oracle side by side: whatever happens, happens to both, and they must agree after each of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from agentbudget.account import commands as ask
+from agentbudget.account.decision import Decision, Held
+from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OwnerUnavailable
+from agentbudget.ledger.chain import verify
+from agentbudget.runtime.owner import Owner
+from tests.model import comparing
+from tests.model.driver import Driver, Store
+from tests.model.oracle import Answer, Oracle
+from tests.model.oracle_world import World
+from tests.model.reached import note_answer, note_state
+
+_EXPECTED = (KeyConflict, HoldResolved, InvalidRequest)
+TTL_US = 60_000_000
+"""The time to live of a hold that states none."""
+
+
+class Pair:
+    """One customer of both. ``reached`` counts what was seen."""
+
+    def __init__(
+        self,
+        journal: Store,
+        customer: str,
+        *,
+        start_us: int,
+        owner: type[Owner] = Owner,
+        reached: Counter[str] | None = None,
+    ) -> None:
+        self.driver = Driver(journal, customer, start_us=start_us, owner=owner)
+        self.oracle, self.log = Oracle(), list[ask.Command]()
+        self.reached = Counter[str]() if reached is None else reached
+
+    @property
+    def world(self) -> World:
+        assert self.oracle.world is not None, "create the customer first"
+        return self.oracle.world
+
+    @property
+    def now(self) -> int:
+        return self.oracle.saw(self.driver.clock.now_us())
+
+    def send(self, command: ask.Command) -> object:
+        """Both answer; the answers must agree. Answers the owner's."""
+        opened = len(self.oracle.world.steps) if self.oracle.world is not None else 0
+        answer = self.driver.send(command)
+        due = self._due(command)
+        self.log.append(command)
+        if not isinstance(command, ask.CreateCustomer):  # again, it says that nothing changed
+            comparing.same_answer(answer, due)
+        note_answer(self.reached, command, due, self.world, self.now)
+        if isinstance(command, ask.Hold) and len(self.world.steps) > opened:
+            need = {"credits": command.amount, **command.measures}
+            path = self.world.steps[command.step].context.path
+            comparing.within_bounds(self.driver.read("limits")[0], need, path)
+        return answer
+
+    def _due(self, command: ask.Command) -> Answer | KeyConflict | HoldResolved | InvalidRequest:
+        try:
+            return self.oracle.handle(command, self.driver.clock.now_us())
+        except _EXPECTED as error:
+            return error
+
+    def explained(self, hold: ask.Hold) -> object:
+        """Explaining holds nothing, and says what the hold then gets."""
+        explained = self.driver.send(ask.Explain(hold))
+        answer = self.send(hold)
+        assert isinstance(explained, Decision), explained
+        assert explained.allowed == isinstance(answer, Held), f"explained as {explained}, answered {answer}"
+        return answer
+
+    # --- what goes wrong ---
+
+    def restart(self, *, snapshot: bool) -> None:
+        """The owner ends, orderly (which leaves a snapshot) or not, and another takes over."""
+        self.driver.restart(snapshot=snapshot)
+        self.oracle.restarted(self.driver.clock.now_us())
+
+    def lose_the_answer(self, command: ask.Command, *, committed: bool) -> object:
+        """The commit fails, or only its answer is lost; the same key again has one effect (laws L1 and L4)."""
+        self.driver.shelf.lose = "after" if committed else "before"
+        lost = self.driver.send(command)
+        assert isinstance(lost, OwnerUnavailable), f"answered {lost!r} though nobody knows whether it is durable"
+        if committed:
+            self._due(command)
+        self.oracle.restarted(self.driver.clock.now_us())
+        self.reached["lost after" if committed else "lost before"] += 1
+        return self.send(command)
+
+    def holders_die(self) -> None:
+        """The owner ends, oldest first, what nobody held on to for longer than its time to live."""
+        now = self.driver.clock.now_us()  # not the latest time it saw: a clock set back only makes the owner patient
+        silent = [s for s in self.world.steps.values() if s.end is None and s.opened_us + TTL_US <= now]
+        self.driver.tick_with_dead_holders()
+        for step in silent:
+            self._due(ask.LapseHold(step.id))
+            self.reached["silent holder"] += 1
+
+    # --- what must hold ---
+
+    def check(self) -> None:
+        """Every view says what the oracle's sums say."""
+        balance, limits, sessions, holds = self.driver.read("balance", "limits", "sessions", "holds")
+        comparing.same_balance(balance, self.world, self.now)
+        comparing.same_limits(limits, self.world, self.now)
+        comparing.same_sessions(sessions, self.world)
+        comparing.same_holds(holds, self.world)
+        note_state(self.reached, self.world, self.now)
+
+    def check_ledger(self) -> None:
+        """The chain verifies, entries balance, and replay from nothing gives the same views (laws L2, L6, L7)."""
+        report = verify(self.driver.written(), customer=self.driver.customer)
+        assert report.ok, report
+        for entry in self.driver.entries():
+            sums: Counter[str] = Counter()
+            for posting in entry.postings:
+                sums[posting.grant] += posting.amount
+            assert not any(sums.values()), f"L2: {entry}"
+        before = self._counted_views()
+        self.driver.restart(snapshot=False)
+        after = self._counted_views()
+        assert after == before, f"L6: replay from zero gives {after}, not {before}"
+        self.reached["snapshot used"] += self.driver.shelf.snapshots_used
+
+    def _counted_views(self) -> tuple[object, ...]:
+        # A limit by type shows the entities at which it counted something, so rows without a count may differ.
+        balance, limits, holds, entities = self.driver.read("balance", "limits", "holds", "entities")
+        return balance, [limit for limit in limits if limit.used or limit.held], holds, entities
