@@ -19,7 +19,7 @@ from agentbudget.account.sessions import Rooms
 from agentbudget.account.state import Mark, SessionState, Slice, State
 from agentbudget.account.wallet import Wallet
 from agentbudget.account.windows import FOREVER_US
-from agentbudget.amounts import Credits
+from agentbudget.amounts import MAX_NANO, Credits
 from agentbudget.catalog.terms import Breaker, PlanTerms
 from agentbudget.errors import check
 from agentbudget.ledger.entry import OVERDRAFT, RECEIVABLE
@@ -62,15 +62,15 @@ class Judge:
         assert terms is not None
         return terms
 
-    def judge(self, request: Request, now_us: int) -> Admission:
-        """Evaluate every constraint."""
+    def judge(self, request: Request, now_us: int, *, counted_us: int | None = None) -> Admission:
+        """Evaluate every constraint. ``counted_us``: when the hold was opened that this adds to, whose windows count it."""
         rows: list[Row] = []
         marks: list[Mark] = []
         self._state_rows(request, rows)
         self._entitlement_rows(request, rows)
         trip = self._breaker_row(request, rows, now_us)
         self._session_rows(request, rows)
-        self._limit_rows(request, rows, marks, now_us)
+        self._limit_rows(request, rows, marks, now_us if counted_us is None else counted_us)
         slices = self._wallet_rows(request, rows)
         return Admission(rows, slices, marks, all(row[0] for row in rows), trip)
 
@@ -153,10 +153,11 @@ class Judge:
         need, terms = request.hold.amount, self._terms
         slices, missing = self._wallet.take(need, request.context)
         if terms.wallet == "postpaid" and terms.credit_line is None:
-            if missing:
+            fits = missing <= MAX_NANO - self._wallet.issued
+            if missing and fits:
                 slices.append((RECEIVABLE, missing))
-            detail = "postpaid without a credit line: no bound"
-            rows.append((True, "insufficient_credits", "customer", "", None, 0, 0, 0, "", "hard", None, detail))
+            detail = "postpaid without a credit line: no bound but 64 bits of nanocredits in all"
+            rows.append((fits, "insufficient_credits", "customer", "", None, 0, 0, 0, "", "hard", None, detail))
             return slices
         line = 0
         if terms.wallet == "postpaid":
@@ -228,7 +229,8 @@ def constraint(row: Row) -> Constraint:
 
 def suggest(binding: Constraint, affordable: Credits) -> tuple[str, ...]:
     """What would unblock the step, in words."""
-    fits = (f"a step of at most {affordable} credits would fit now",) if affordable else ()
+    enough = bool(affordable) and binding.measure == "credits"
+    fits = (f"a step of at most {affordable} credits would fit now",) if enough else ()
     match binding.kind:
         case "session_budget":
             return (*fits, f"fund {binding.entity} to go on")

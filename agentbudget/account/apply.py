@@ -14,7 +14,7 @@ from agentbudget.account.admission import Judge
 from agentbudget.account.lanes import Lanes
 from agentbudget.account.limits import LimitBook
 from agentbudget.account.sessions import Rooms
-from agentbudget.account.state import Debt, GrantState, HoldState, Refusals, SessionState, Slice, State
+from agentbudget.account.state import Debt, GrantState, HoldState, Refusals, SessionState, Slice, State, refund_grant
 from agentbudget.account.wallet import Wallet, split
 from agentbudget.catalog.terms import LimitTerms
 from agentbudget.errors import check
@@ -41,6 +41,8 @@ def apply(books: Books, *, seq: int, time_us: int, postings: Iterable[Posting], 
     state.seq, state.time_us = seq, time_us
     if isinstance(event, e.GrantIssued):
         _grant_issued(books, event)
+    elif isinstance(event, e.HoldCorrected) and event.credit:
+        _add_grant(books, GrantState(refund_grant(event.step), "refund", "paid", 50, time_us, None, time_us))
     books.wallet.post(postings)
     handler = _HANDLERS.get(type(event))
     if handler is not None:
@@ -68,12 +70,12 @@ def _paid(books: Books, paid: e.Paid) -> None:
 def _customer_created(books: Books, event: e.CustomerCreated) -> None:
     state = books.state
     state.time_zone, state.anchor_us, state.created_us = event.time_zone, event.anchor_us, state.time_us
-    state.terms = event.terms
+    state.terms, state.plan_us = event.terms, state.time_us
     books.limits.assign_plan(event.terms)
 
 
 def _plan_assigned(books: Books, event: e.PlanAssigned) -> None:
-    books.state.terms = event.terms
+    books.state.terms, books.state.plan_us = event.terms, books.state.time_us
     books.limits.assign_plan(event.terms)
 
 
@@ -82,10 +84,14 @@ def _grant_issued(books: Books, event: e.GrantIssued) -> None:
         event.grant, event.label, event.category, event.priority, event.effective_us, event.expires_us,
         books.state.time_us, event.scope,
     )  # fmt: skip
-    books.state.grants[grant.id] = grant
-    books.wallet.add(grant, books.state.time_us)
+    _add_grant(books, grant)
     if event.plan_grant is not None:
         books.state.plan_issued[event.plan_grant] = event.period_us
+
+
+def _add_grant(books: Books, grant: GrantState) -> None:
+    books.state.grants[grant.id] = grant
+    books.wallet.add(grant, books.state.time_us)
 
 
 def _entity_put(books: Books, event: e.EntityPut) -> None:
@@ -170,11 +176,14 @@ def _hold_extended(books: Books, event: e.HoldExtended) -> None:
 
 
 def merged(slices: Iterable[Slice], more: Iterable[Slice]) -> list[Slice]:
-    """Slices of the same grant added up, in the order in which they were first burnt."""
-    sums: dict[str, int] = {}
+    """Slices in the order in which they were burnt; neighbours of one grant are one slice."""
+    joined: list[Slice] = []
     for grant, amount in (*slices, *more):
-        sums[grant] = sums.get(grant, 0) + amount
-    return list(sums.items())
+        if joined and joined[-1][0] == grant:
+            joined[-1] = (grant, joined[-1][1] + amount)
+        else:
+            joined.append((grant, amount))
+    return joined
 
 
 def _hold_dispatched(books: Books, event: e.HoldDispatched) -> None:
@@ -222,7 +231,7 @@ def _owe(state: State, event: e.HoldSettled | e.HoldCorrected, amount: int) -> N
 
 def _hold_corrected(books: Books, event: e.HoldCorrected) -> None:
     books.limits.use(event.marks, 0, {}, event.delta, event.used)
-    session = books.rooms.get(event.session)
+    session = books.rooms.nearest(event.path)
     if session is not None:
         books.rooms.add(session, consumption=event.delta, spent=event.delta, held=0)
     if event.debt:

@@ -66,6 +66,8 @@ def event_of(entry: Entry) -> e.Event:
 
 def replayed(call: Call) -> e.Event | None:
     """The event that this key already has, for a command equal to the first; another one is KeyConflict (law L4)."""
+    if call.key is not None and len(call.key) > 2 * MAX_NAME:
+        raise InvalidRequest(f"a key may have at most {MAX_NAME} characters", "key")
     entry = None if call.key is None else call.hits.get(call.key)
     if entry is None:
         return None
@@ -137,13 +139,13 @@ def issue_grant(call: Call) -> Decided:
         raise InvalidRequest("a key may not begin with plan: (the plan's own grants have such keys)", "key")
     time_ok(command.effective_us, "effective_at")
     time_ok(command.expires_us, "expires_at")
-    if command.grant.startswith(("@", "plan:")) or command.grant in state.grants:
+    if command.grant.startswith(("@", "plan:", "refund:")) or command.grant in state.grants:
         raise KeyConflict(command.grant, "a grant of that id exists")
     if command.expires_us is not None and command.expires_us <= max(call.now_us, command.effective_us or 0):
         raise InvalidRequest("a grant must expire after it becomes effective, and in the future", "expires_at")
     if not 0 <= command.priority <= 255:
         raise InvalidRequest("must be 0 (burnt first) to 255", "priority")
-    _total_ok(call.books, command.amount)
+    total_ok(call.books, command.amount)
     effective_us = call.now_us if command.effective_us is None else command.effective_us
     event = e.GrantIssued(
         command.grant, command.amount, command.label, command.category, command.priority, effective_us,
@@ -157,9 +159,10 @@ def issue_postings(grant: str, amount: int) -> list[Posting]:
     return [Posting(ISSUED, grant, -amount), Posting(AVAILABLE, grant, amount)]
 
 
-def _total_ok(books: Books, amount: int) -> None:
-    if sum(grant.issued for grant in books.state.grants.values()) + amount > MAX_TOTAL:
-        raise InvalidRequest("all grants together would pass 64 bits of nanocredits", "amount")
+def total_ok(books: Books, amount: int) -> None:
+    """Refuse what would let all credits ever issued or drawn pass 64 bits: no balance can then, so none overflows."""
+    if books.wallet.issued + amount > MAX_TOTAL:
+        raise InvalidRequest("all credits together would pass 64 bits of nanocredits", "amount")
 
 
 def _grant(call: Call, grant_id: str) -> GrantState:
@@ -201,7 +204,7 @@ def adjust_grant(call: Call) -> Decided:
     if command.amount <= 0:
         return _void(call, grant, amount_ok(-command.amount, "amount"), event)
     amount_ok(command.amount, "amount")
-    _total_ok(call.books, command.amount)
+    total_ok(call.books, command.amount)
     return Done(True, grant.id), [Made(event, issue_postings(grant.id, command.amount), call.key)]
 
 

@@ -160,7 +160,8 @@ class HoldDispatched(Struct, frozen=True, tag="hold_dispatched"):
 class HoldSettled(Struct, frozen=True, gc=False, tag="hold_settled", omit_defaults=True):
     """An end (``part`` None) or a part of a hold. ``charged``: slices charged by this entry in burn order, parts before them
     in ``before``; ``overrun`` of the amount was beyond the hold, ``debt`` beyond all grants; ``used`` by measure.
-    The context (kind ... marks) is there when it is needed after the hold is gone: for a debt, or for a correction."""
+    The context (kind ... marks) is there when it is needed after the hold is gone: for a debt, or for a correction, which
+    for a lapse also needs the ``measures`` that were held."""
 
     step: str
     session: str
@@ -179,6 +180,7 @@ class HoldSettled(Struct, frozen=True, gc=False, tag="hold_settled", omit_defaul
     workflow: str | None = None
     path: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
+    measures: dict[str, int] = {}
     served: str | None = None
     usage: dict[str, int] = {}
     error: str | None = None
@@ -189,7 +191,8 @@ class HoldSettled(Struct, frozen=True, gc=False, tag="hold_settled", omit_defaul
 
 
 class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_defaults=True):
-    """The true cost of a step that had ended by a policy: ``amount`` in all, ``delta`` against what was booked."""
+    """The true cost of a step that had ended by a policy: ``amount`` in all, ``delta`` against what was booked. ``credit``:
+    what of it billing had collected already, and is now a grant (``refund:<step>``)."""
 
     step: str
     session: str
@@ -208,6 +211,7 @@ class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_de
     usage: dict[str, int] = {}
     rate: str = ""
     catalog: str = ""
+    credit: int = 0
     paid: Paid = ()
 
 

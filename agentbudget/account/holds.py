@@ -15,15 +15,25 @@ from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Admission, Request, refusal
 from agentbudget.account.breaker import refused_too_often
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, replayed, step_ok
+from agentbudget.account.decide import (
+    Call,
+    Decided,
+    Made,
+    amount_ok,
+    event_of,
+    issue_postings,
+    replayed,
+    step_ok,
+    total_ok,
+)
 from agentbudget.account.decision import Decision, Done, Held, Settled
 from agentbudget.account.lanes import request_of
 from agentbudget.account.matching import StepContext
 from agentbudget.account.sessions import tree_path
-from agentbudget.account.state import HoldState, Refusals, SessionState, Slice
+from agentbudget.account.state import HoldState, Refusals, SessionState, Slice, refund_grant
 from agentbudget.account.wallet import burn_postings, give_back, hold_postings, move_postings, split
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
-from agentbudget.ledger.entry import CONSUMED, HELD, OVERDRAFT, RECEIVABLE, Posting
+from agentbudget.ledger.entry import CONSUMED, HELD, ISSUED, OVERDRAFT, PAYMENTS, RECEIVABLE, Posting
 
 MAX_HOLDS = 1_000_000
 """Open holds of one customer: far beyond any fleet's parallel steps, and the state still fits in memory."""
@@ -116,7 +126,7 @@ def extend_hold(call: Call) -> Decided:
         feature=hold.feature,
     )  # fmt: skip
     request = request_of(call.books.rooms, more, session, count_step=False)
-    admission = call.books.judge.judge(request, call.now_us)
+    admission = call.books.judge.judge(request, call.now_us, counted_us=hold.opened_us)
     if not admission.allowed:
         return call.books.judge.decision(request, admission), []
     event = e.HoldExtended(command.step, command.part, command.amount, tuple(admission.slices), command.measures)
@@ -209,7 +219,7 @@ def _end(
     if keep is not None:
         event = replace(
             event, kind=hold.kind, model=hold.model, tool=hold.tool, feature=keep.feature, workflow=keep.workflow,
-            path=keep.path, marks=hold.marks,
+            path=keep.path, marks=hold.marks, measures=hold.measures if state == "lapsed" else {},
         )  # fmt: skip
     if facts is not None and (facts.model or facts.usage or facts.rate or facts.catalog or facts.error):
         event = replace(
@@ -232,6 +242,7 @@ def _burn(call: Call, amount: int, context: StepContext) -> tuple[Sequence[Slice
     slices, missing = call.books.wallet.take(amount, context)
     if not missing:
         return slices, 0
+    total_ok(call.books, missing)
     terms = call.books.state.terms
     if terms is not None and terms.wallet == "postpaid":
         return [*slices, (RECEIVABLE, missing)], 0
@@ -285,18 +296,37 @@ def _correct(call: Call, command: c.SettleHold, ended: e.HoldSettled) -> Decided
     context = StepContext(ended.kind, ended.model, ended.tool, ended.feature, ended.workflow, ended.path)
     delta = command.amount - ended.amount
     burnt, debt = _burn(call, max(0, delta), context)
-    postings = burn_postings(burnt)
+    postings, credit = burn_postings(burnt), 0
     if delta < 0:
         _, rest = split(list(ended.charged), command.amount)
-        postings = give_back(call.books.wallet, rest, CONSUMED, call.now_us)
-    used = {m: u - ended.used.get(m, 0) for m, u in command.measures.items()}
+        rest, credit = _without_paid(call, rest)
+        postings = give_back(call.books.wallet, rest, CONSUMED, call.now_us) + _credit_postings(command.step, credit)
+    used = {m: u - ended.used.get(m, 0) for m, u in {**ended.measures, **command.measures}.items()}
     event = e.HoldCorrected(
         step=command.step, session=ended.session, amount=sum(n for _, n in ended.before) + command.amount, delta=delta,
         debt=debt, used=used, marks=ended.marks, kind=ended.kind, model=ended.model, tool=ended.tool,
         feature=ended.feature, workflow=ended.workflow, path=ended.path, served=command.model, usage=command.usage,
-        rate=command.rate, catalog=command.catalog,
+        rate=command.rate, catalog=command.catalog, credit=credit,
     )  # fmt: skip
     return _corrected(event), [Made(event, postings, f"{command.step}#correction")]
+
+
+def _without_paid(call: Call, slices: list[Slice]) -> tuple[list[Slice], int]:
+    """Slices to give back, and what of them was receivable that billing has collected: it comes back as a grant."""
+    owed = call.books.wallet.drawn(RECEIVABLE)
+    paid = sum(n for grant, n in slices if grant == RECEIVABLE) - owed
+    if paid <= 0:
+        return slices, 0
+    kept = [(grant, owed if grant == RECEIVABLE else n) for grant, n in slices]
+    return [(grant, n) for grant, n in kept if n], paid
+
+
+def _credit_postings(step: str, amount: int) -> list[Posting]:
+    """A payment that turned out to be too much no longer pays for use; it is a grant of the customer's."""
+    if not amount:
+        return []
+    back = [Posting(CONSUMED, PAYMENTS, -amount), Posting(ISSUED, PAYMENTS, amount)]
+    return back + issue_postings(refund_grant(step), amount)
 
 
 def release_hold(call: Call) -> Decided:
@@ -310,9 +340,9 @@ def release_hold(call: Call) -> Decided:
             raise HoldResolved(command.step, _ended(ended))
         return settled(ended), []
     answer = Settled(command.step, "released", 0)
+    step_ok(command.step)
     if command.step in call.hits:
         return answer, []
-    step_ok(command.step)
     return answer, [Made(e.Tombstoned(command.step), key=command.step)]
 
 

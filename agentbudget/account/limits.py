@@ -73,7 +73,10 @@ class LimitBook:
         """Put a window's counter into the state; forgets windows that are long over and hold nothing."""
         counter, windows = self.counter(limit, entity, start_us), limit.counters.setdefault(entity, {})
         self._spare.pop((limit.id, entity, start_us), None)
-        over_us = start_us - LONGEST_US[limit.window]
+        # An extension is judged in the window its hold was opened in, so windows of open holds are kept; the first of
+        # the open holds is the oldest.
+        oldest = next(iter(self._state.holds.values()), None)
+        over_us = min(start_us, start_us if oldest is None else oldest.opened_us) - LONGEST_US[limit.window]
         for old in [start for start, c in windows.items() if start <= over_us and not c.held]:
             del windows[old]
             self._resolved.clear()
@@ -109,7 +112,9 @@ class LimitBook:
             return known
         found: list[tuple[str | None, Counter]] = []
         for limit_id, entity, start_us in marks:
-            limit = self._state.limits[limit_id]
+            limit = self._state.limits.get(limit_id)
+            if limit is None:  # of a session that is over
+                continue
             counter = limit.counters.get(entity, {}).get(start_us)
             if counter is None and make:
                 counter = self._make(limit, entity, start_us)
@@ -120,6 +125,14 @@ class LimitBook:
                 self._resolved.clear()
             self._resolved[marks] = found
         return found
+
+    def forget(self, entity: str) -> None:
+        """A session is over: its own limits go, and what limits of its type counted there."""
+        for limit, node in self.gates((entity,)):
+            limit.counters.pop(node, None)
+        for limit in self._by_entity.pop(entity, ()):
+            del self._state.limits[limit.id]
+            self.version += 1
 
     # -- changing limits ------------------------------------------------------------------------------------------------
 

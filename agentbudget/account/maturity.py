@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agentbudget.account import events as e
 from agentbudget.account.apply import Books
-from agentbudget.account.decide import Made, issue_postings
+from agentbudget.account.decide import MAX_TOTAL, Made, issue_postings
 from agentbudget.account.windows import bounds
 from agentbudget.catalog.terms import GrantTerms
 from agentbudget.ledger.entry import AVAILABLE, EXPIRED, Posting
@@ -28,16 +28,21 @@ def due_grants(books: Books, now_us: int) -> list[Made]:
 def _due(books: Books, grant: GrantTerms, now_us: int) -> Made | None:
     last_us = books.state.plan_issued.get(grant.id)
     if grant.every is None:
-        return None if last_us is not None else _issue(grant, f"plan:{grant.id}", grant.amount, 0, None, now_us)
+        amount = min(grant.amount, MAX_TOTAL - books.wallet.issued)
+        return None if last_us is not None else _issue(grant, f"plan:{grant.id}", amount, 0, None, now_us)
     start_us, end_us = books.limits.window(grant.every, now_us)
     if last_us is not None and last_us >= start_us:
         return None
     carried = 0 if last_us is None else _carried(books, grant, last_us, start_us)
-    return _issue(grant, f"plan:{grant.id}:{start_us}", grant.amount + carried, start_us, end_us, now_us)
+    amount = min(grant.amount + carried, MAX_TOTAL - books.wallet.issued)
+    return _issue(grant, f"plan:{grant.id}:{start_us}", amount, start_us, end_us, now_us)
 
 
 def _carried(books: Books, grant: GrantTerms, last_us: int, start_us: int) -> int:
-    """What rolls over into the window that starts at ``start_us``, through windows in which nothing happened."""
+    """What rolls over into the window that starts at ``start_us``, through windows in which nothing happened. Time before the
+    plan was (again) assigned brings nothing: up to then its grants were issued at every command."""
+    if last_us < _window(books, grant, books.state.plan_us)[0]:
+        return 0
     old = books.state.grants.get(f"plan:{grant.id}:{last_us}")
     carried = min(grant.rollover, 0 if old is None else old.available)
     at_us = last_us
@@ -49,11 +54,15 @@ def _carried(books: Books, grant: GrantTerms, last_us: int, start_us: int) -> in
 
 
 def _next(books: Books, grant: GrantTerms, start_us: int) -> int:
+    return _window(books, grant, start_us)[1]
+
+
+def _window(books: Books, grant: GrantTerms, at_us: int) -> tuple[int, int]:
     state = books.state
     assert grant.every is not None
     assert state.terms is not None
     anchor_us = state.anchor_us if state.terms.cycle == "anchored" else None
-    return bounds(grant.every, zone=state.time_zone, anchor_us=anchor_us, now_us=start_us)[1]
+    return bounds(grant.every, zone=state.time_zone, anchor_us=anchor_us, now_us=at_us)
 
 
 def _issue(grant: GrantTerms, grant_id: str, amount: int, period_us: int, expires_us: int | None, now_us: int) -> Made:

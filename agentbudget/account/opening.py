@@ -154,6 +154,9 @@ def fan_out(call: Call) -> Decided:
     command: c.FanOut = call.command
     if not 1 <= command.at_least <= len(command.children) <= MAX_CHILDREN:
         raise InvalidRequest(f"at_least must be 1 to the number of children (at most {MAX_CHILDREN})", "at_least")
+    parent = call.books.rooms.get(command.parent)
+    if parent is not None and len(parent.children) + len(command.children) > MAX_CHILDREN:
+        raise InvalidRequest(f"a session may have at most {MAX_CHILDREN} children", "children")
     if len({child.session for child in command.children}) < len(command.children):
         raise InvalidRequest("every child has an id of its own", "children")
     already = tuple(child.session for child in command.children if f"session:{child.session}" in call.hits)

@@ -28,6 +28,13 @@ class Rooms:
     def get(self, session_id: str) -> SessionState | None:
         return self._state.sessions.get(session_id)
 
+    def nearest(self, path: tuple[str, ...]) -> SessionState | None:
+        """The innermost session of a path that is still known."""
+        for node in reversed(path):
+            if node.startswith("session:") and (session := self.get(node.removeprefix("session:"))) is not None:
+                return session
+        return None
+
     def lineage(self, session: SessionState) -> Iterator[SessionState]:
         """The session and its ancestors, innermost first."""
         yield session
@@ -104,8 +111,7 @@ class Rooms:
             del self._state.sessions[session.id]
             self._paths.pop(session.id, None)
             self._gates.pop(session.id, None)
-            for limit, node in self._limits.gates((f"session:{session.id}",)):
-                limit.counters.pop(node, None)
+            self._limits.forget(f"session:{session.id}")
             parent = None if session.parent is None else self.get(session.parent)
             if parent is None:
                 return

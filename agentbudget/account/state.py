@@ -167,6 +167,7 @@ class State(Struct):
     time_zone: str = "UTC"
     anchor_us: int = 0
     created_us: int = 0
+    plan_us: int = 0
     grants: dict[str, GrantState] = field(default_factory=dict)
     plan_issued: dict[str, int] = field(default_factory=dict)
     debts: list[Debt] = field(default_factory=list)
@@ -179,3 +180,8 @@ class State(Struct):
 
 
 Postings = tuple[Posting, ...]
+
+
+def refund_grant(step: str) -> str:
+    """The grant that gives back what a correction found to be paid too much."""
+    return f"refund:{step}"

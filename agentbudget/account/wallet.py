@@ -54,6 +54,8 @@ class Wallet:
         self._eligible: dict[StepContext, tuple[Pool, ...]] = {}
         self._pending: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
+        self.issued = sum(grant.issued for grant in state.grants.values())
+        """All credits ever issued or drawn, less what was paid back: the bound of every balance."""
         for grant in state.grants.values():
             self.add(grant, state.time_us)
 
@@ -130,6 +132,7 @@ class Wallet:
                 grant.consumed += amount
             elif account == ISSUED:
                 grant.issued -= amount
+                self.issued -= amount
             elif account == EXPIRED:
                 grant.expired += amount
             else:

@@ -18,8 +18,8 @@ def context_of(world: World, hold: Hold) -> Context:
     return Context(hold.kind, hold.model, hold.tool, feature, workflow, frozenset(world.path(hold.session)))
 
 
-def refusing(world: World, hold: Hold, now: int, *, extending: bool = False) -> set[str]:
-    """The reasons that refuse the hold; empty when it is allowed."""
+def refusing(world: World, hold: Hold, now: int, *, extending: bool = False, opened: int | None = None) -> set[str]:
+    """The reasons that refuse the hold; empty when it is allowed. More of a hold counts in the window it was opened in."""
     context = context_of(world, hold)
     checks = {
         "session_closed": world.sessions[hold.session].closed,
@@ -28,7 +28,7 @@ def refusing(world: World, hold: Hold, now: int, *, extending: bool = False) -> 
         "feature_not_entitled": not entitled(world, context.feature),
         "model_not_allowed": not _model_allowed(world, hold.model),
         "session_budget": not world.fits(hold.session, hold.amount, wind_down=hold.wind_down),
-        "limit": bool(limits_refusing(world, hold, context, now)),
+        "limit": bool(limits_refusing(world, hold, context, now if opened is None else opened)),
         **_wallet(world, hold.amount, context, now),
     }
     return {reason for reason, refuses in checks.items() if refuses}

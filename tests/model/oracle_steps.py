@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agentbudget.account import commands as ask
 from agentbudget.account.decision import Done, Held, Settled
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
-from tests.model.oracle_facts import Debt, Ending, Piece, StepFact
+from tests.model.oracle_facts import Debt, Ending, GrantFact, Piece, StepFact
 from tests.model.oracle_gates import context_of, lasting_rules, refusing
 from tests.model.oracle_world import OVERDRAFT, RECEIVABLE, World
 
@@ -72,7 +72,7 @@ class Steps:
             command.step, step.session, step.context.kind, command.amount, command.measures, step.context.model,
             step.context.tool, feature=step.context.feature,
         )  # fmt: skip
-        if reasons := refusing(self.world, hold, now, extending=True):
+        if reasons := refusing(self.world, hold, now, extending=True, opened=step.opened_us):
             return frozenset(reasons), False
         before = len(step.pieces)
         self._take(step, command.amount, now)
@@ -160,9 +160,12 @@ class Steps:
         over = max(0, delta)
         debt = self._overrun(step, over, now)
         self._refund_charged(step, max(0, -delta), now)
-        step.end_measures = {**step.end_measures, **command.measures}
+        ended = step.held_measures if step.end.state == "lapsed" else step.end_measures
+        step.end_measures = {**ended, **command.measures}
         if not known:
             step.not_in_session += step.charged - charged
+            if above := [fact for fact in self.world.lineage(step.session) if self.world.known(fact.id)]:
+                above[0].late += step.charged - charged
         answer = Settled(step.id, "corrected", step.charged, over, debt)
         step.correction = Ending("corrected", "settled", ask.request_hash(command), answer, command.amount)
         return answer
@@ -225,8 +228,13 @@ class Steps:
     def _refund_charged(self, step: StepFact, amount: int, now: int) -> None:
         for piece in [piece for piece in reversed(step.pieces) if piece.where == "consumed"]:
             back = min(amount, piece.amount)
+            paid = max(0, back - self.world.owed()) if piece.grant == RECEIVABLE else 0
             self._return(step, piece, back, now)
             amount -= back
+            if paid:  # the customer gets back what was collected too much
+                self.world.payments.append(-paid)
+                name = f"refund:{step.id}"
+                self.world.grants[name] = GrantFact(name, [paid], "refund", 50, now, None, "paid", None, now)
         step.pieces = [piece for piece in step.pieces if piece.amount]
         self.world.debts = [debt for debt in self.world.debts if debt.piece.amount]
 

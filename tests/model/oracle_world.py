@@ -26,6 +26,7 @@ class SessionFact:
     refusals: int = 0
     refusals_in_row: int = 0
     errors_in_row: int = 0
+    late: int = 0
 
     @property
     def id(self) -> str:
@@ -143,7 +144,7 @@ class World:
 
     def spent(self, session: str) -> int:
         """Charged to the session, its children included."""
-        own = sum(step.charged - step.not_in_session for step in self.steps_of(session))
+        own = sum(step.charged - step.not_in_session for step in self.steps_of(session)) + self.sessions[session].late
         return own + sum(self.spent(child.id) for child in self.children(session))
 
     def held(self, session: str) -> int:
@@ -153,6 +154,7 @@ class World:
     def consumption(self, session: str) -> int:
         """Charged, held, and what open children have carved and not used."""
         own = sum(step.charged - step.not_in_session + step.held for step in self.steps_of(session))
+        own += self.sessions[session].late
         return own + sum(self.contribution(child) for child in self.children(session))
 
     def contribution(self, child: SessionFact, more: int = 0) -> int:

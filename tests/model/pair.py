@@ -121,6 +121,7 @@ class Pair:
             for posting in entry.postings:
                 sums[posting.grant] += posting.amount
             assert not any(sums.values()), f"L2: {entry}"
+        self.driver.clock.set_us(self.now)  # a new owner has not seen the times at which the old one was only read
         before = self._counted_views()
         self.driver.restart(snapshot=False)
         after = self._counted_views()
