@@ -82,10 +82,11 @@ class Account:
             return Outcome(None, error, drafts)
         for one in made:
             drafts.append(self._enter(one, request, now_us))
-        self._turn_us = min(self._turn_us, books.wallet.next_change_us)  # a grant just issued may turn sooner
         if kind is c.CreateCustomer or kind is c.AssignPlan:
             drafts += self._mature(now_us)
-        if type(answer) is Decision and not answer.allowed:
+        elif kind is c.IssueGrant:  # what was just issued may turn sooner than anything before
+            self._turn_us = min(self._turn_us, books.wallet.next_change_us)
+        elif type(answer) is Decision and not answer.allowed:
             self._note(command, answer, now_us)
         return Outcome(answer, None, drafts)
 
@@ -98,10 +99,11 @@ class Account:
     def _enter(self, made: Made, request: str | None, now_us: int) -> Draft:
         """Apply a decided entry; credits it freed pay overdraft in the same entry."""
         books, event, postings = self._books, made.event, made.postings
-        seq = books.state.seq + 1
+        state = books.state
+        seq = state.seq + 1
         apply(books, seq=seq, time_us=now_us, postings=postings, event=event)
-        if books.state.debts and isinstance(event, _PAYERS):
-            more, paid = pay_debts(books.wallet, books.state.debts)
+        if state.debts and isinstance(event, _PAYERS):
+            more, paid = pay_debts(books.wallet, state.debts)
             if paid:
                 apply_paid(books, more, tuple(paid))
                 event, postings = replace(event, paid=tuple(paid)), postings + more

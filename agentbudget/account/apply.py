@@ -37,14 +37,14 @@ class Books:
 def apply(books: Books, *, seq: int, time_us: int, postings: Iterable[Posting], event: e.Event) -> None:
     """Fold one entry."""
     state = books.state
-    check(seq == state.seq + 1, "L6", f"entry {seq} does not follow {state.seq}")
+    if seq != state.seq + 1:
+        check(False, "L6", f"entry {seq} does not follow {state.seq}")
     state.seq, state.time_us = seq, time_us
-    if isinstance(event, e.GrantIssued):
-        _grant_issued(books, event)
-    elif isinstance(event, e.HoldCorrected) and event.credit:
-        _add_grant(books, GrantState(refund_grant(event.step), "refund", "paid", 50, time_us, None, time_us))
+    kind = type(event)
+    if kind in _BRING_GRANTS:
+        _BRING_GRANTS[kind](books, event)
     books.wallet.post(postings)
-    handler = _HANDLERS.get(type(event))
+    handler = _HANDLERS.get(kind)
     if handler is not None:
         handler(books, event)
     if state.debts:
@@ -237,6 +237,15 @@ def _hold_corrected(books: Books, event: e.HoldCorrected) -> None:
     if event.debt:
         _owe(books.state, event, event.debt)
 
+
+def _credited(books: Books, event: e.HoldCorrected) -> None:
+    if event.credit:
+        now_us = books.state.time_us
+        _add_grant(books, GrantState(refund_grant(event.step), "refund", "paid", 50, now_us, None, now_us))
+
+
+_BRING_GRANTS: dict[type, Callable[[Books, Any], None]] = {e.GrantIssued: _grant_issued, e.HoldCorrected: _credited}
+"""Events whose grant must be there before their postings."""
 
 _HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     e.CustomerCreated: _customer_created,

@@ -85,7 +85,7 @@ def name_ok(value: str, field: str) -> str:
 
 def step_ok(step: str) -> str:
     """A step's id is a key as it is, so it may look like no other key (see ``commands``)."""
-    if "#" in step or step == c.ROOT or step.partition(":")[0] + ":" in KEY_PREFIXES:
+    if "#" in step or step == c.ROOT or (":" in step and step.startswith(KEY_PREFIXES)):
         raise InvalidRequest(f"a step id may not contain # nor begin like another key, as {step[:20]!r} does", "step")
     return name_ok(step, "step")
 

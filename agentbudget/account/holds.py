@@ -32,6 +32,7 @@ from agentbudget.account.matching import StepContext
 from agentbudget.account.sessions import tree_path
 from agentbudget.account.state import HoldState, Refusals, SessionState, Slice, refund_grant
 from agentbudget.account.wallet import burn_postings, give_back, hold_postings, move_postings, split
+from agentbudget.amounts import MAX_NANO
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
 from agentbudget.ledger.entry import CONSUMED, HELD, ISSUED, OVERDRAFT, PAYMENTS, RECEIVABLE, Posting
 
@@ -88,10 +89,12 @@ def replayed_hold(call: Call) -> Held | None:
 def _hold_ok(call: Call, command: c.Hold) -> None:
     step_ok(command.step)
     amount_ok(command.amount, "amount")
-    if len(command.measures) > MAX_MEASURES:
+    measures = command.measures
+    if len(measures) > MAX_MEASURES:
         raise InvalidRequest(f"a step counts at most {MAX_MEASURES} measures", "measures")
-    for measure, units in command.measures.items():
-        amount_ok(units, measure)
+    if measures and not (min(measures.values()) >= 0 and max(measures.values()) <= MAX_NANO):
+        for measure, units in measures.items():
+            amount_ok(units, measure)
     if len(call.books.state.holds) >= MAX_HOLDS:
         raise InvalidRequest(f"a customer may have at most {MAX_HOLDS} open holds", "step")
 
@@ -185,7 +188,7 @@ def settle_hold(call: Call) -> Decided:
 
 def settled(event: e.HoldSettled) -> Settled:
     """The answer that the end (or part) of a hold stands for."""
-    before = sum(amount for _, amount in event.before)
+    before = sum(amount for _, amount in event.before) if event.before else 0
     return Settled(event.step, event.state, before + event.amount, event.overrun, event.debt)
 
 

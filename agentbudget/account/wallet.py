@@ -141,7 +141,8 @@ class Wallet:
     def _post_available(self, grant: GrantState, amount: int) -> None:
         before = grant.available
         after = grant.available = before + amount
-        check(after >= 0, "L3", f"grant {grant.id} would have {after} nanocredits free")
+        if after < 0:
+            check(False, "L3", f"grant {grant.id} would have {after} nanocredits free")
         pool = self._of.get(grant.id)
         if pool is None:
             return

@@ -1,0 +1,1 @@
+"""Figures that anyone can rerun: see README.md. Not part of the distribution."""

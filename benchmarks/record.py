@@ -1,0 +1,131 @@
+"""Figures on disk: each row with the machine, the commit and the day it was measured on; and the table made of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.speed import ROWS
+from benchmarks.speed.measure import Figure, Row
+
+START, END = "<!-- table -->", "<!-- /table -->"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def keep(path: Path, row: Row) -> None:
+    """Put a row's figures in the place of its last ones."""
+    rows = load(path)
+    rows[row.name] = as_data(row)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(rows, order="sorted"), indent=1) + b"\n")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Row name -> its data; empty when nothing was recorded."""
+    return msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+
+
+def as_data(row: Row) -> dict[str, Any]:
+    """The row, its verdict, and where it was measured."""
+    made: dict[str, Any] = msgspec.to_builtins(row)
+    made["figures"] = [msgspec.to_builtins(figure) | {"ratio": row.ratio(figure)} for figure in row.figures]
+    return made | {"day": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "machine": machine()}
+
+
+def machine() -> str:
+    """Processor, cores, system, interpreter, and how busy it was: in words, without its name."""
+    load = os.getloadavg()[0]
+    parts = (
+        f"{os.cpu_count()} x {_processor()}",
+        f"{platform.system()} {platform.release().split('-')[0]}",
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"SQLite {sqlite3.sqlite_version}",
+        f"load {load:.1f}",
+    )
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str:
+    try:
+        ask = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def report(rows: Sequence[Row]) -> str:
+    """The rows as text for a terminal."""
+    return "\n\n".join("\n".join(_lines(row)) for row in rows)
+
+
+def _lines(row: Row) -> list[str]:
+    verdict = {True: "kept", False: "MISSED", None: "no target"}[row.is_met]
+    lines = [f"{row.name}: {row.what}", f"  target: {row.target or '-'}: {verdict}"]
+    for figure in row.figures:
+        ratio = row.ratio(figure)
+        lines.append(
+            f"  {figure.label:<44} {_short(figure.median):>9} {figure.unit:<10}"
+            f" (min {_short(figure.least)}, p99 {_short(figure.p99)}, n {figure.samples})"
+            + (f"  {ratio:.2f} x floor" if ratio is not None else "")
+        )
+    return [*lines, *(f"  {note}" for note in row.notes)]
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a line for each figure, and below it where and when each row was measured."""
+    lines = ["| row | figure | median | min | p99 | ratio | target |", "|---|---|---:|---:|---:|---:|---|"]
+    for name, row in _in_order(rows):
+        for place, data in enumerate(row["figures"]):
+            figure = msgspec.convert({k: v for k, v in data.items() if k != "ratio"}, Figure)
+            ratio = "" if data["ratio"] is None else f"{data['ratio']:.2f}"
+            first = (f"`{name}`", f"{row['target']}{_mark(row['is_met'])}") if place == 0 else ("", "")
+            median = f"{_short(figure.median)} {figure.unit}".strip()
+            spread = f"{_short(figure.least)} | {_short(figure.p99)}"
+            lines.append(f"| {first[0]} | {figure.label} | {median} | {spread} | {ratio} | {first[1]} |")
+    return "\n".join([*lines, "", *_places(rows)])
+
+
+def _in_order(rows: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, rows[name]) for name in ROWS if name in rows]
+
+
+def _mark(met: bool | None) -> str:
+    return {True: ": kept", False: ": **missed**", None: ""}[met]
+
+
+def _places(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, row in _in_order(rows):
+        place = row["day"], row["commit"], row["machine"].partition(", load")[0]
+        found.setdefault(place, []).append(name)
+    return [
+        f"Measured {day} at {commit}: {', '.join(names)}. {where}." for (day, commit, where), names in found.items()
+    ]
+
+
+def put_table(readme: Path, text: str) -> None:
+    """Replace what stands between the markers."""
+    before, _, rest = readme.read_text("utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{START}\n{text}\n{END}{after}", "utf-8")
+
+
+def _short(number: float) -> str:
+    """Three significant digits, in full."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"

@@ -1,0 +1,30 @@
+"""The rows of the speed table. Each is imported when it is run: one row's imports must not weigh on another's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final
+
+from benchmarks.speed.measure import Effort, Row
+
+
+def _of(module: str, function: str) -> Callable[[Effort], Row]:
+    def run(effort: Effort) -> Row:
+        row: Row = getattr(import_module(f"{__name__}.{module}"), function)(effort)
+        return row
+
+    return run
+
+
+ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
+    "decide": _of("decide", "pairs"),
+    "step": _of("owner", "one_caller"),
+    "callers": _of("owner", "many_callers"),
+    "verify": _of("reading", "verify_and_fold_entries"),
+    "restart": _of("reading", "restart"),
+    "idle": _of("reading", "idle_customers"),
+    "handler": _of("handler", "added_to_an_invoke"),
+    "import": _of("imports", "import_time"),
+    "race": _of("race", "steps_past_the_budget"),
+}
