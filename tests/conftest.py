@@ -6,6 +6,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.scale import SCALE, Scale
+from tests.summary import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary", "scale"]
 
 # No deadline: two busy cores make any single example slow now and then.
 # Fresh seeds each run, and a blob to replay a failure.

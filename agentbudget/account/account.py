@@ -19,6 +19,7 @@ from agentbudget.account import maturity
 from agentbudget.account.apply import Books, apply, apply_paid
 from agentbudget.account.decide import ADMINISTRATION, Call, Made, event_of
 from agentbudget.account.decision import Answer, Decision, refusal_of_customer
+from agentbudget.account.ending import ENDS
 from agentbudget.account.holds import STEPS
 from agentbudget.account.opening import SESSIONS
 from agentbudget.account.state import State
@@ -32,7 +33,7 @@ SNAPSHOT_FORMAT: Final = 1
 MAX_NOTES: Final = 1_000
 """Denial notes kept until the owner takes them; beyond it they are dropped: they are best effort, and coalesced already."""
 
-_DECIDERS = {**ADMINISTRATION, **SESSIONS, **STEPS, c.Read: read}
+_DECIDERS = {**ADMINISTRATION, **SESSIONS, **STEPS, **ENDS, c.Read: read}
 _PAYERS = (e.GrantIssued, e.GrantAdjusted, e.HoldSettled, e.HoldCorrected, e.DebtPaid)
 _KINDS: Final[dict[type, str]] = {kind: str(kind.__struct_config__.tag) for kind in get_args(e.Event)}
 _STEP_COMMANDS = (c.Hold, c.OpenSession, c.FanOut, c.Explain, c.FundSession)
@@ -67,7 +68,10 @@ class Account:
         """Decide one command and apply it. ``hits``: the entries that carry ``keys_of(command)``; ``request``: the command's
         ``request_hash`` if the caller has it already. Time never goes back here."""
         books, kind = self._books, type(command)
-        self._now_us = now_us = max(now_us, self._now_us, books.state.time_us)
+        if now_us < self._now_us:
+            now_us = self._now_us
+        else:
+            self._now_us = now_us
         if books.state.terms is None and kind is not c.CreateCustomer:
             return self._unknown(command)
         drafts = list(self._mature(now_us)) if now_us >= self._turn_us else []
@@ -135,7 +139,7 @@ class Account:
             apply(self._books, seq=entry.seq, time_us=entry.time_us, postings=entry.postings, event=event)
         except (InvariantBroken, msgspec.DecodeError, KeyError, ValueError) as error:
             raise LedgerCorrupt(f"the entry does not fold: {error}", self.customer, entry.seq) from error
-        self._turn_us = 0
+        self._turn_us, self._now_us = 0, max(self._now_us, entry.time_us)
 
     def snapshot(self) -> bytes:
         """The state encoded; ``restore`` gives an equal account (but for what only this process remembers)."""

@@ -28,6 +28,9 @@ Row = tuple[bool, Reason, str, str, int | None, int, int, int, str, str, int | N
 """allowed, kind, entity, measure, limit, used, held, need, window, mode, resets_at, detail."""
 
 
+NO_BREAKER = Breaker()
+
+
 class Request(Struct, gc=False):
     """A step to be judged, with where it stands. ``session`` None: outside any session (explain)."""
 
@@ -112,7 +115,10 @@ class Judge:
 
     def rules(self, session: SessionState) -> Breaker:
         """The breaker of a session: its own, else the plan's."""
-        return session.breaker if session.breaker is not None else self._terms.breaker
+        if session.breaker is not None:
+            return session.breaker
+        terms = self._state.terms
+        return NO_BREAKER if terms is None else terms.breaker
 
     def _breaker_row(self, request: Request, rows: list[Row], now_us: int) -> breaker.Trip | None:
         session = request.session

@@ -5,7 +5,7 @@ Credits move by the entry's postings (``Wallet.post``); what is here is everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agentbudget.account import breaker
@@ -153,26 +153,32 @@ def _session_closed(books: Books, event: e.SessionClosed) -> None:
 def _hold_opened(books: Books, event: e.HoldOpened) -> None:
     state = books.state
     state.holds[event.step] = HoldState(
-        event.step, event.session, event.kind, event.model, event.tool, event.feature, event.amount, list(event.slices),
-        dict(event.measures), event.marks, state.time_us, event.ttl_us, event.dispatched,
+        event.step, event.session, event.kind, event.model, event.tool, event.feature, event.amount, event.slices,
+        event.measures, event.marks, state.time_us, event.ttl_us, event.dispatched,
     )  # fmt: skip
     books.limits.hold(event.marks, event.amount, event.measures)
     session = state.sessions[event.session]
     books.rooms.add(session, consumption=event.amount, spent=0, held=event.amount)
     session.open_holds += 1
     session.touched_us = state.time_us
+    session.steps += 1
     rules = books.judge.rules(session)
-    breaker.remember(rules, session, fingerprint=event.fingerprint, amount=event.amount, now_us=state.time_us)
+    if rules.repeat is not None or rules.max_rate is not None:
+        breaker.remember(rules, session, fingerprint=event.fingerprint, amount=event.amount, now_us=state.time_us)
 
 
 def _hold_extended(books: Books, event: e.HoldExtended) -> None:
     hold = books.state.holds[event.step]
     hold.slices = merged(hold.slices, event.slices)
     hold.amount += event.amount
-    for measure, units in event.measures.items():
-        hold.measures[measure] = hold.measures.get(measure, 0) + units
+    hold.measures = added(hold.measures, event.measures, 1)
     books.limits.hold(hold.marks, event.amount, event.measures)
     books.rooms.add(books.state.sessions[hold.session], consumption=event.amount, spent=0, held=event.amount)
+
+
+def added(measures: Mapping[str, int], more: Mapping[str, int], sign: int) -> dict[str, int]:
+    """Units of each measure, with others added or taken away. A new dict: a hold's own is its entry's."""
+    return {m: measures.get(m, 0) + sign * more.get(m, 0) for m in (*measures, *(m for m in more if m not in measures))}
 
 
 def merged(slices: Iterable[Slice], more: Iterable[Slice]) -> list[Slice]:
@@ -216,8 +222,7 @@ def _part_settled(books: Books, hold: HoldState, session: SessionState, event: e
     _, hold.slices = split(hold.slices, within)
     hold.charged = merged(hold.charged, event.charged)
     hold.amount -= within
-    for measure, units in event.used.items():
-        hold.measures[measure] = hold.measures.get(measure, 0) - units
+    hold.measures = added(hold.measures, event.used, -1)
     books.limits.use(hold.marks, within, event.used, within, event.used)
     books.rooms.add(session, consumption=0, spent=within, held=-within)
     session.touched_us = books.state.time_us

@@ -68,7 +68,6 @@ def _costs(rules: Breaker, session: SessionState, hold: Hold, now_us: int) -> Tr
 
 def remember(rules: Breaker, session: SessionState, *, fingerprint: str | None, amount: int, now_us: int) -> None:
     """Note an opened step, as far as the rules will ask."""
-    session.steps += 1
     if rules.repeat is not None and fingerprint is not None:
         session.fingerprints.append(fingerprint)
         del session.fingerprints[: -rules.repeat[1]]

@@ -89,7 +89,7 @@ class LimitBook:
 
     def hold(self, marks: tuple[Mark, ...], amount: int, measures: dict[str, int]) -> None:
         """Count a hold (or more of one)."""
-        for measure, counter in self._resolve(marks, make=True):
+        for measure, counter in self._resolved.get(marks) or self._resolve(marks, make=True):
             counter.held += amount if measure is None else measures.get(measure, 0)
 
     def use(
@@ -101,7 +101,7 @@ class LimitBook:
         used_measures: dict[str, int],
     ) -> None:
         """Settle: nanocredits and units no longer held, nanocredits and units used."""
-        for measure, counter in self._resolve(marks, make=False):
+        for measure, counter in self._resolved.get(marks) or self._resolve(marks, make=False):
             counter.held -= freed if measure is None else freed_measures.get(measure, 0)
             counter.used += used if measure is None else used_measures.get(measure, 0)
 

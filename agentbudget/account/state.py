@@ -5,6 +5,7 @@ Everything here follows from entries. What only speeds things up (pools, paths, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct, field
@@ -102,7 +103,7 @@ class HoldState(Struct):
     tool: str | None
     feature: str | None
     amount: int
-    slices: list[Slice]
+    slices: Sequence[Slice]
     measures: dict[str, int]
     marks: tuple[Mark, ...]
     opened_us: int

@@ -260,6 +260,9 @@ def give_back(wallet: Wallet, slices: Sequence[Slice], source: str, now_us: int)
 
 def split(slices: Sequence[Slice], amount: int) -> tuple[list[Slice], list[Slice]]:
     """The first ``amount`` of slices in burn order, and the rest: so the last-burnt is the first to be given back."""
+    if len(slices) == 1 and 0 < amount < slices[0][1]:
+        grant, part = slices[0]
+        return [(grant, amount)], [(grant, part - amount)]
     first: list[Slice] = []
     rest: list[Slice] = []
     for grant, part in slices:

@@ -159,6 +159,10 @@ class Catalog:
         ``estimate_input``."""
         return self._pricer.window(request)
 
+    def window_of(self, model: str | None, provider: str | None = None) -> int:
+        """:meth:`context_window` by name."""
+        return self._pricer.window_of(model, provider)
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Catalog is immutable: load another one instead of setting {name}")
 

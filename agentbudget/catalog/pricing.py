@@ -212,7 +212,11 @@ class Pricer:
 
     def window(self, request: PriceRequest) -> int:
         """The context window in tokens: the price table's, else the named ceiling's."""
-        return self._window(request.model, request.provider)[0]
+        return self.window_of(request.model, request.provider)
+
+    def window_of(self, model: str | None, provider: str | None) -> int:
+        """The same by name."""
+        return self._window(model, provider)[0]
 
     def _price_served(self, request: PriceRequest, usage: Usage) -> tuple[_Priced | None, list[str]]:
         """By the model that was served where it has a price; a dated name of the model asked for keeps the asked one's

@@ -12,7 +12,7 @@ from msgspec import Struct
 from agentbudget.account.commands import Hold, Kind
 from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
-from agentbudget.catalog.estimate import Estimator, serialise
+from agentbudget.catalog.estimate import Estimate, Estimator, serialise
 from agentbudget.errors import InvalidRequest
 
 MODEL_KINDS: Final = ("llm", "embedding")
@@ -110,12 +110,13 @@ class Priced(Struct, frozen=True):
 
 def price(ask: Ask, catalog: Catalog, caps: Caps, *, customer: str, workflow: str | None, now_us: int) -> Priced:
     """What the step holds by the catalog. Raises ``UnknownPrice`` and whatever names a bad input."""
-    stated = PriceRequest(
+    found, method = _input_of(ask, catalog, caps.estimate)
+    request = PriceRequest(
         kind=ask.kind, model=ask.model, tool=ask.name, provider=ask.provider, feature=ask.feature, workflow=workflow,
-        customer=customer, input_tokens=ask.input_tokens or 0, server_tools=ask.server_tools, quantity=ask.quantity,
-        seconds=ask.seconds, documents=ask.documents, at_us=now_us, max_output_tokens=_cap(ask, caps),
+        customer=customer, input_tokens=found.tokens, by_reference=found.by_reference, audio=found.audio,
+        server_tools=ask.server_tools, quantity=ask.quantity, seconds=ask.seconds, documents=ask.documents, at_us=now_us,
+        max_output_tokens=_cap(ask, caps),
     )  # fmt: skip
-    request, method = _with_input(stated, ask, catalog, caps.estimate)
     quote = catalog.quote(request)
     if ask.max_output_tokens is None and ask.kind == "llm" and quote.max_output_tokens > quote.most_output_tokens > 0:
         request = msgspec.structs.replace(
@@ -184,17 +185,16 @@ def _cap(ask: Ask, caps: Caps) -> int | None:
     return caps.max_output_tokens if ask.cap_enforced else caps.assume_max_output_tokens
 
 
-def _with_input(stated: PriceRequest, ask: Ask, catalog: Catalog, method: Estimator) -> tuple[PriceRequest, str]:
+def _input_of(ask: Ask, catalog: Catalog, method: Estimator) -> tuple[Estimate, str]:
     """Input tokens: stated, else estimated from the request; a model step that says neither holds the context
     window."""
     if ask.input_tokens is not None or not ask.is_model:
-        return stated, "stated"
+        return Estimate(ask.input_tokens or 0, method), "stated"
     if ask.request is None:
-        return msgspec.structs.replace(stated, by_reference=True), "window"
-    window = catalog.context_window(stated)
+        return Estimate(0, method, by_reference=True), "window"
+    window = catalog.window_of(ask.model, ask.provider)
     found = estimate_input(ask.request, method=method, model=ask.model, window=window)
-    changes = {"input_tokens": found.tokens, "by_reference": found.by_reference, "audio": found.audio}
-    return msgspec.structs.replace(stated, **changes), found.method
+    return found, found.method
 
 
 def _whole(seconds: Any) -> int:

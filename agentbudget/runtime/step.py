@@ -13,8 +13,6 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import msgspec
-
 from agentbudget.account.commands import DispatchHold, OnUnknown, ReleaseHold, SettleHold
 from agentbudget.account.decision import Settled
 from agentbudget.amounts import USD, Amount, Credits
@@ -324,4 +322,4 @@ def _unheard(step: str, error: BaseException | None) -> Iterator[None]:
 
 def _stated(counts: dict[str, int], usage: Usage, amount: Amount | USD | None) -> str:
     """What the caller stated, for the key's hash (law L4): never the price of it."""
-    return msgspec.json.encode((counts, usage.model, str(usage.seconds), str(usage.cost), str(amount))).decode()
+    return repr((tuple(counts.items()), usage.model, str(usage.seconds), str(usage.cost), str(amount)))

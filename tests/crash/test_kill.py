@@ -16,9 +16,9 @@ from agentbudget.ledger import open_archive
 from agentbudget.testing import ManualClock
 from tests.crash.server import ForkServer
 from tests.crash.setting import CATALOG, CUSTOMERS, TTL_SECONDS
-from tests.crash.summary import Record, publish
 from tests.crash.witness import Witness
 from tests.scale import Scale
+from tests.summary import Record, publish
 
 CYCLES_OF_A_FILE = 8
 """Enough for a ledger to be taken over again and again; then a new file, so that each check stays cheap."""

@@ -30,8 +30,8 @@ from agentbudget.runtime.local_host import LocalHost
 from agentbudget.testing import ManualClock, MemoryJournal
 from tests.crash.linear import Answer, Call, Wallet, is_linearizable
 from tests.crash.setting import CATALOG
-from tests.crash.summary import Record, publish
 from tests.scale import Scale
+from tests.summary import Record, publish
 
 CALLS = 200
 """Of one history, over all its clients."""

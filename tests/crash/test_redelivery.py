@@ -21,8 +21,8 @@ from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.crash.script import CUSTOMER, SCRIPT, many_commands, same
 from tests.crash.server import ForkServer
 from tests.crash.setting import CATALOG
-from tests.crash.summary import Record, publish
 from tests.scale import Scale
+from tests.summary import Record, publish
 
 COMMANDS = 50
 """Of one customer: after each planted crash all of its entries are folded again, so a long life would cost a square."""

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from agentbudget.account import commands as ask
-from agentbudget.account import holds, limits, sessions, wallet
+from agentbudget.account import ending, holds, limits, sessions, wallet
 from agentbudget.account.account import Account, Outcome
 from agentbudget.ledger.entry import Entry, Sealed, genesis
 from agentbudget.ledger.journal import Batch
@@ -34,7 +34,7 @@ def _commands(patch: Patch, change: Callable[[Account, ask.Command], ask.Command
 
 def _everywhere(patch: Patch, name: str, value: Any) -> None:
     """A function of the core, wherever it was imported by name."""
-    for module in (holds, limits, sessions, wallet, _account_module()):
+    for module in (ending, holds, limits, sessions, wallet, _account_module()):
         if hasattr(module, name):
             patch.setattr(module, name, value)
 
@@ -172,7 +172,7 @@ def refunds_burn_first_in_first_out(patch: Patch) -> None:
 def _core_modules() -> list[Any]:
     from agentbudget.account import account, apply, lanes, maturity
 
-    return [account, apply, holds, lanes, limits, maturity, sessions, wallet]
+    return [account, apply, ending, holds, lanes, limits, maturity, sessions, wallet]
 
 
 MUTANTS = (
