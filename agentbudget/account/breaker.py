@@ -31,9 +31,11 @@ def trips(rules: Breaker, session: SessionState, hold: Hold, now_us: int) -> Tri
         return Trip("max_steps", f"{steps} steps were run, {rules.max_steps} are allowed", True)
     if rules.max_depth is not None and session.depth > rules.max_depth:
         return Trip("max_depth", f"the session is {session.depth} deep, {rules.max_depth} is allowed", True)
-    seconds = (now_us - max(session.opened_us, session.rest_us)) // SECOND_US
-    if rules.max_seconds is not None and seconds > rules.max_seconds:
-        return Trip("max_seconds", f"the session is {seconds} s old, {rules.max_seconds} s are allowed", True)
+    age_us = now_us - max(session.opened_us, session.rest_us)
+    if rules.max_seconds is not None and age_us > rules.max_seconds * SECOND_US:
+        return Trip(
+            "max_seconds", f"the session is {age_us // SECOND_US} s old, {rules.max_seconds} s are allowed", True
+        )
     if rules.error_burst is not None and session.errors_in_row >= rules.error_burst:
         return Trip("error_burst", f"the last {session.errors_in_row} steps failed", True)
     return _repeats(rules, session, hold) or _costs(rules, session, hold, now_us)

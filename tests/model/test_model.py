@@ -47,7 +47,7 @@ def _settings(examples: int) -> settings:
 
 def test_the_owner_over_memory_answers_as_the_oracle_does_wherever_the_examples_go() -> None:
     InMemory.reached.clear()
-    run_state_machine_as_test(InMemory, settings=_settings(SCALE.pick(ci=850, night=17_000)))
+    run_state_machine_as_test(InMemory, settings=_settings(SCALE.pick(ci=1_000, night=17_000)))
     for _ in range(_MORE_ROUNDS):
         if _unseen():
             run_state_machine_as_test(InMemory, settings=_settings(_ROUND))
@@ -64,7 +64,7 @@ def test_the_owner_over_sqlite_answers_as_the_oracle_does(tmp_path: Path) -> Non
         reached: ClassVar[Counter[str]] = Counter()
 
     try:
-        run_state_machine_as_test(InSqlite, settings=_settings(SCALE.pick(ci=200, night=3_000)))
+        run_state_machine_as_test(InSqlite, settings=_settings(SCALE.pick(ci=1_000, night=3_000)))
     finally:
         journal.close()
     assert InSqlite.reached["snapshot used"], "no example ever started from a snapshot"
