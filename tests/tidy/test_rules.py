@@ -9,6 +9,7 @@ import pytest
 from tests.tidy import rules
 
 HOME = "/" + "work/notes"
+SCHEME = "https:" + "//"
 INDEX = "py" + "pi.org"
 REMINDER = "TO" + "DO"
 
@@ -86,7 +87,7 @@ def test_a_stub_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [f"# {REMINDER}: later", f"path = '{HOME}'", f"pip install -i https://{INDEX}/simple x"]
+    "line", [f"# {REMINDER}: later", f"path = '{HOME}'", f"pip install -i {SCHEME}{INDEX}/simple x"]
 )
 def test_a_line_that_does_not_belong_is_found(line: str) -> None:
     assert len(rules.text_faults(f"fine\n{line}\n", "m.md")) == 1
