@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from agentbudget.account.windows import EPOCH, MICROSECOND
 from agentbudget.amounts import Credits, format_nano
 
 Reason: TypeAlias = Literal[
@@ -37,6 +39,11 @@ class Constraint(Struct, frozen=True):
     resets_at_us: int | None = None
     detail: str = ""
 
+    @property
+    def resets_at(self) -> datetime | None:
+        """When its window ends, in UTC; None for one that never does."""
+        return _time(self.resets_at_us)
+
 
 class Affordable(Struct, frozen=True):
     """What would fit now: credits on every constraint at once; output tokens for this request at its price (None: not a priced
@@ -63,6 +70,16 @@ class Decision(Struct, frozen=True):
     age_us: int = 0
 
     @property
+    def retry_at(self) -> datetime | None:
+        """When the binding constraint resets, in UTC; None when time alone does not help."""
+        return _time(self.retry_at_us)
+
+    @property
+    def age(self) -> timedelta:
+        """How old the data is that this was decided on."""
+        return self.age_us * MICROSECOND
+
+    @property
     def binding(self) -> Constraint | None:
         """The constraint that decided a denial."""
         return next((c for c in failing_first(self.constraints) if not c.allowed), None)
@@ -73,6 +90,10 @@ class Decision(Struct, frozen=True):
         head = f"refused ({self.reason})"
         what = self.detail or _of_binding(self.binding, self.need)
         return head + (f": {what}" if what else "") + "".join(f"; {s}" for s in self.suggestions)
+
+
+def _time(time_us: int | None) -> datetime | None:
+    return None if time_us is None else EPOCH + time_us * MICROSECOND
 
 
 def failing_first(constraints: tuple[Constraint, ...]) -> list[Constraint]:

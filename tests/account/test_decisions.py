@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -221,3 +222,15 @@ def test_notes_are_bounded(desk: Desk) -> None:
         command = hold("x", "s", 7, model=f"gpt-{number}")
         desk.account.handle(command, now_us=desk.now_us, hits={})
     assert len(desk.account.denial_notes()) == MAX_NOTES
+
+
+def test_times_of_a_decision_are_told_in_utc() -> None:
+    desk = Desk()
+    desk.grant("g", 100)
+    desk.open("s")
+    desk.limit("customer", 1, window="day")
+    refused = desk.hold("h", "s", 2)
+    tomorrow = datetime(2026, 1, 2, tzinfo=UTC)
+    assert (refused.retry_at, refused.binding.resets_at, refused.age) == (tomorrow, tomorrow, timedelta(0))
+    desk.limit("customer", 1, window="lifetime")
+    assert all(c.resets_at is None for c in desk.hold("h", "s", 2).constraints if c.window == "lifetime")
