@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         OwnerUnavailable,
         find_denied,
     )
+    from agentbudget.runtime.carriers import SessionHandle, carry
     from agentbudget.runtime.current import current_session, current_step
     from agentbudget.runtime.default import session
     from agentbudget.runtime.runtime import Runtime
@@ -55,9 +56,11 @@ __all__ = [
     "Runtime",
     "Scope",
     "Session",
+    "SessionHandle",
     "Step",
     "Usage",
     "__version__",
+    "carry",
     "current_session",
     "current_step",
     "find_denied",
@@ -83,6 +86,7 @@ _NAMES_OF = {
         "OwnerUnavailable",
         "find_denied",
     ),
+    "runtime.carriers": ("SessionHandle", "carry"),
     "runtime.current": ("current_session", "current_step"),
     "runtime.default": ("session",),
     "runtime.runtime": ("Runtime",),

@@ -27,6 +27,9 @@ _MAX_TEXT: Final = 80
 """Longest amount text that is parsed: more digits than any legal amount has, short enough to quote in an error."""
 
 
+_new, _set = object.__new__, object.__setattr__
+
+
 @total_ordering
 class Credits:
     """An exact, immutable number of credits. ``Credits("2.5").nano == 2_500_000_000``.
@@ -44,8 +47,10 @@ class Credits:
     @classmethod
     def of_nano(cls, nano: int) -> Credits:
         """The credits of a whole number of nanocredits."""
-        credits = object.__new__(cls)
-        object.__setattr__(credits, "nano", _in_bounds(nano, nano, allow_negative=True))
+        if not -MAX_NANO <= nano <= MAX_NANO:
+            _in_bounds(nano, nano, allow_negative=True)
+        credits = _new(cls)
+        _set(credits, "nano", nano)
         return credits
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -148,6 +148,17 @@ class InvalidRequest(AgentBudgetError, ValueError):
         return f"{self.field}: {self.what}" if self.field else self.what
 
 
+class OutOfOrder(AgentBudgetError):
+    """A lease's message does not carry the number that is due: it was not applied; send it again as number ``expected``."""
+
+    def __init__(self, lease: str = "", expected: int = 0, *rest: object) -> None:
+        super().__init__(lease, expected, *rest)
+        self.lease, self.expected = lease, expected
+
+    def __str__(self) -> str:
+        return f"lease {self.lease!r}: message {self.expected} is due"
+
+
 class InvariantBroken(AgentBudgetError):
     """A law did not hold. This is a bug of agentbudget: the owner discards its state and reads the ledger again."""
 

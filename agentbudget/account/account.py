@@ -6,7 +6,7 @@ A failed commit discards the account; it is folded again from the journal.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Final, get_args
 
 import msgspec
@@ -16,25 +16,28 @@ from msgspec.structs import replace
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account import maturity
-from agentbudget.account.apply import Books, apply, apply_paid
+from agentbudget.account.apply import apply, apply_paid
+from agentbudget.account.books import Books
 from agentbudget.account.decide import ADMINISTRATION, Call, Made, event_of
-from agentbudget.account.decision import Answer, Decision, refusal_of_customer
+from agentbudget.account.decision import Answer, Decision, Renewed, refusal_of_customer
 from agentbudget.account.ending import ENDS
 from agentbudget.account.holds import STEPS
+from agentbudget.account.lease_ends import LEASES
+from agentbudget.account.leases import lease_of
 from agentbudget.account.opening import SESSIONS
-from agentbudget.account.state import State
+from agentbudget.account.state import NEVER_US, State
 from agentbudget.account.views import read
 from agentbudget.account.wallet import pay_debts
 from agentbudget.errors import AgentBudgetError, InvalidRequest, InvariantBroken, LedgerCorrupt
 from agentbudget.ledger.entry import ISSUED, Draft, Entry
 from agentbudget.ledger.journal import DenialNote
 
-SNAPSHOT_FORMAT: Final = 1
+SNAPSHOT_FORMAT: Final = 2
 MAX_NOTES: Final = 1_000
 """Denial notes kept until the owner takes them; beyond it they are dropped: they are best effort, and coalesced already."""
 
-_DECIDERS = {**ADMINISTRATION, **SESSIONS, **STEPS, **ENDS, c.Read: read}
-_PAYERS = (e.GrantIssued, e.GrantAdjusted, e.HoldSettled, e.HoldCorrected, e.DebtPaid)
+_DECIDERS = {**ADMINISTRATION, **SESSIONS, **STEPS, **ENDS, **LEASES, c.Read: read}
+_PAYERS = (e.GrantIssued, e.GrantAdjusted, e.HoldSettled, e.HoldCorrected, e.DebtPaid, e.LeaseRenewed)
 _KINDS: Final[dict[type, str]] = {kind: str(kind.__struct_config__.tag) for kind in get_args(e.Event)}
 _STEP_COMMANDS = (c.Hold, c.OpenSession, c.FanOut, c.Explain, c.FundSession)
 
@@ -75,6 +78,8 @@ class Account:
         if books.state.terms is None and kind is not c.CreateCustomer:
             return self._unknown(command)
         drafts = list(self._mature(now_us)) if now_us >= self._turn_us else []
+        if books.recalls.tickets:
+            books.recalls.drop_forgotten(now_us)
         key = c.key_of(command)
         if key is not None and request is None:
             request = c.request_hash(command)
@@ -92,6 +97,8 @@ class Account:
             self._turn_us = min(self._turn_us, books.wallet.next_change_us)
         elif type(answer) is Decision and not answer.allowed:
             self._note(command, answer, now_us)
+        elif type(answer) is Renewed and answer.refused is not None and isinstance(command, c.Renew):
+            self._note(command.ask, answer.refused, now_us)
         return Outcome(answer, None, drafts)
 
     def _unknown(self, command: c.Command) -> Outcome:
@@ -105,12 +112,13 @@ class Account:
         books, event, postings = self._books, made.event, made.postings
         state = books.state
         seq = state.seq + 1
-        apply(books, seq=seq, time_us=now_us, postings=postings, event=event)
+        part = made if made.rest is None else made.rest
+        apply(books, seq=seq, time_us=now_us, postings=part.postings, event=part.event)
         if state.debts and isinstance(event, _PAYERS):
             more, paid = pay_debts(books.wallet, state.debts)
             if paid:
                 apply_paid(books, more, tuple(paid))
-                event, postings = replace(event, paid=tuple(paid)), postings + more
+                event, postings = replace(event, paid=(*event.paid, *paid)), postings + more
         request = None if made.key is None else request
         return Draft(self.customer, seq, now_us, _KINDS[type(event)], tuple(postings), event, made.key, request)
 
@@ -191,22 +199,76 @@ class Account:
         """True when the step's hold is open: its end cannot be in the journal, so nobody need look."""
         return step in self._books.state.holds
 
-    def overdue(self, now_us: int, live: Container[str]) -> list[c.Command]:
-        """What the owner should end: holds of silent holders past their ttl, of live ones past the longest step, and
-        sessions past theirs. ``live``: steps whose holder is known to be alive."""
+    def overdue(
+        self,
+        now_us: int,
+        live: Container[str],
+        *,
+        is_silent: Callable[[str], bool] = lambda holder: False,
+        lapse_after_us: int = NEVER_US,
+        charge: bool = True,
+    ) -> list[c.Command]:
+        """What the owner should end: holds of silent holders past their ttl, of live ones past the longest step; leases of
+        silent holders (suspended, and after ``lapse_after_us`` of that lapsed); sessions past their time to live.
+
+        ``live``: steps whose holder is known to be alive; ``is_silent``: whether a process that holds leases was not heard of
+        for too long; ``charge``: what a lapse does."""
+        found = self._overdue_holds(now_us, live)
+        for holder in self._books.leases.holders:
+            if is_silent(holder):
+                for hold in self._books.leases.of_holder(holder):
+                    since_us = lease_of(hold).suspended_us
+                    if since_us is None:
+                        found.append(c.SuspendLease(hold.step))
+                    elif now_us >= since_us + lapse_after_us:
+                        found.append(c.LapseLease(hold.step, charge))
+        if now_us >= self._books.next_close_us:
+            found += self._overdue_sessions(now_us)
+        return found
+
+    def _overdue_holds(self, now_us: int, live: Container[str]) -> list[c.Command]:
         state = self._books.state
         found: list[c.Command] = []
+        if len(state.holds) == self._books.leases.count:
+            return found
         for hold in state.holds.values():
+            if hold.lease is not None:
+                continue
             session = state.sessions[hold.session]
             if now_us >= hold.opened_us + session.max_step_us:
                 found.append(c.LapseHold(hold.step, "max_seconds"))
             elif hold.step not in live and now_us >= hold.opened_us + hold.ttl_us:
                 found.append(c.LapseHold(hold.step, "silent"))
-        for session in state.sessions.values():
-            quiet = not session.closed and not session.open_holds and not session.children
-            if quiet and now_us >= session.touched_us + session.ttl_us:
-                found.append(c.CloseSession(session.id, "ttl"))
         return found
+
+    def _overdue_sessions(self, now_us: int) -> list[c.Command]:
+        """Looks at every session, so it also finds out when it need not look again."""
+        found: list[c.Command] = []
+        next_us = NEVER_US
+        for session in self._books.state.sessions.values():
+            if session.closed:
+                continue
+            ends_us = session.touched_us + session.ttl_us
+            if now_us >= ends_us and not session.open_holds and not session.children:
+                found.append(c.CloseSession(session.id, "ttl"))
+            next_us = min(next_us, ends_us)
+        self._books.next_close_us = next_us
+        return found
+
+    def recalled(self, holder: str) -> tuple[str, ...]:
+        """The holder's leases that are asked back and have not answered. Asking tells it: a renewal that comes after counts as
+        the answer."""
+        return self._books.recalls.tell(holder)
+
+    def has_news(self) -> bool:
+        """Whether any lease has been asked back since the last call."""
+        news, self._books.recalls.is_news = self._books.recalls.is_news, False
+        return news
+
+    def is_due(self, renew: c.Renew) -> bool:
+        """True when the message is the next one of an open lease: the journal can have none of its keys."""
+        hold = self._books.state.holds.get(renew.lease)
+        return hold is not None and hold.lease is not None and renew.seq == hold.lease.seq + 1
 
     def balances(self) -> dict[str, dict[str, int]]:
         """Grant -> account -> nanocredits as this fold has them, to be compared with the postings' own sums."""

@@ -24,10 +24,10 @@ from agentbudget.catalog.terms import Breaker, PlanTerms
 from agentbudget.errors import check
 from agentbudget.ledger.entry import OVERDRAFT, RECEIVABLE
 
-Row = tuple[bool, Reason, str, str, int | None, int, int, int, str, str, int | None, str]
-"""allowed, kind, entity, measure, limit, used, held, need, window, mode, resets_at, detail."""
-
-
+Row = tuple[bool, Reason, str, str, int | None, int, int, int, str, str, int | None, str, int]
+"""allowed, kind, entity, measure, limit, used, held, need, window, mode, resets_at, detail, id of the limit (0: none)."""
+LEASED_STEPS = -1
+"""In place of a limit's id: the row of the breaker's ``max_steps`` that only steps which leases hold make short."""
 NO_BREAKER = Breaker()
 
 
@@ -98,7 +98,21 @@ class Judge:
         if debt and request.hold.amount:
             detail = f"{describe('credits', debt)} of overdraft must be paid first"
             rows.append(
-                (False, "overdraft", "customer", "credits", 0, debt, 0, request.hold.amount, "", "hard", None, detail)
+                (
+                    False,
+                    "overdraft",
+                    "customer",
+                    "credits",
+                    0,
+                    debt,
+                    0,
+                    request.hold.amount,
+                    "",
+                    "hard",
+                    None,
+                    detail,
+                    0,
+                )
             )
 
     def _entitlement_rows(self, request: Request, rows: list[Row]) -> None:
@@ -122,12 +136,30 @@ class Judge:
 
     def _breaker_row(self, request: Request, rows: list[Row], now_us: int) -> breaker.Trip | None:
         session = request.session
-        if session is None or not request.count_step:
+        if session is None:
             return None
-        trip = breaker.trips(self.rules(session), session, request.hold, now_us)
+        judge = breaker.trips if request.count_step else breaker.trips_more
+        trip = judge(self.rules(session), session, request.hold, now_us)
         if trip is not None:
-            rows.append(_flag("circuit_open", f"session:{session.id}", f"breaker {trip.rule}: {trip.detail}"))
+            row = _flag("circuit_open", f"session:{session.id}", f"breaker {trip.rule}: {trip.detail}")
+            leased = trip.rule == "max_steps" and not trip.sticky
+            rows.append((*row[:12], LEASED_STEPS) if leased else row)
         return trip
+
+    def steps_left(self, session: SessionState) -> int | None:
+        """How many more steps ``max_steps`` allows, those aside that leases hold; None without that rule."""
+        most = self.rules(session).max_steps
+        return None if most is None else most - (session.steps - session.rest_steps) - session.leased_steps
+
+    def steps_row(self, session: SessionState) -> Row | None:
+        """``max_steps`` as a row that allows, for those who wait for steps of it."""
+        left = self.steps_left(session)
+        if left is None or left <= 0:
+            return None
+        detail = "the breaker's steps are being asked for by others"
+        return (
+            True, "circuit_open", f"session:{session.id}", "steps", left, 0, 0, 1, "", "hard", None, detail, LEASED_STEPS,
+        )  # fmt: skip
 
     def _session_rows(self, request: Request, rows: list[Row]) -> None:
         if request.session is None:
@@ -152,7 +184,7 @@ class Judge:
             resets = None if end_us == FOREVER_US else end_us
             rows.append((
                 fits, "limit", node, limit.measure, limit.amount, counter.used, counter.held, need,
-                limit.window, limit.mode, resets, "",
+                limit.window, limit.mode, resets, "", limit.id,
             ))  # fmt: skip
 
     def _wallet_rows(self, request: Request, rows: list[Row]) -> list[Slice]:
@@ -163,7 +195,7 @@ class Judge:
             if missing and fits:
                 slices.append((RECEIVABLE, missing))
             detail = "postpaid without a credit line: no bound but 64 bits of nanocredits in all"
-            rows.append((fits, "insufficient_credits", "customer", "", None, 0, 0, 0, "", "hard", None, detail))
+            rows.append((fits, "insufficient_credits", "customer", "", None, 0, 0, 0, "", "hard", None, detail, 0))
             return slices
         line = 0
         if terms.wallet == "postpaid":
@@ -173,9 +205,23 @@ class Judge:
                 missing = 0
         free = self._wallet.free(request.context) + line
         rows.append(
-            (not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, "")
+            (not missing, "insufficient_credits", "customer", "credits", free, 0, 0, need, "", "hard", None, "", 0)
         )
         return slices
+
+    def slices(self, amount: int, context: StepContext) -> list[Slice]:
+        """What an admitted amount is held of: credits in burn order, then the receivable."""
+        slices, missing = self._wallet.take(amount, context)
+        return [*slices, (RECEIVABLE, missing)] if missing else slices
+
+    def wallet_room(self, context: StepContext) -> int:
+        """The most that the wallet could hold for such steps."""
+        terms, free = self._terms, self._wallet.free(context)
+        if terms.wallet != "postpaid":
+            return free
+        if terms.credit_line is None:
+            return free + MAX_NANO - self._wallet.issued
+        return free + max(0, terms.credit_line - self._wallet.receivable_with_holds)
 
     # -- what a reader sees ---------------------------------------------------------------------------------------------
 
@@ -200,7 +246,7 @@ class Judge:
         amount = request.hold.amount
         rest = [  # what is not needed at a level is covered by the carve-out below it
             max(0, limit - used - held) + amount - need
-            for _, _, _, measure, limit, used, held, need, _, mode, _, _ in rows
+            for _, _, _, measure, limit, used, held, need, _, mode, _, _, _ in rows
             if measure == "credits" and mode == "hard" and limit is not None
         ]
         if any(not row[0] and (row[4] is None or row[3] not in ("credits", "tokens")) for row in rows):
@@ -215,16 +261,16 @@ def budget_row(level: SessionState, need: int, *, keep_wind_down: bool) -> Row:
     used = level.spent
     held = level.consumption - used
     fits = need <= 0 or level.consumption + need <= limit
-    return (fits, "session_budget", f"session:{level.id}", "credits", limit, used, held, need, "", "hard", None, "")
+    return (fits, "session_budget", f"session:{level.id}", "credits", limit, used, held, need, "", "hard", None, "", 0)
 
 
 def _flag(kind: Reason, entity: str, detail: str) -> Row:
-    return (False, kind, entity, "", None, 0, 0, 0, "", "hard", None, detail)
+    return (False, kind, entity, "", None, 0, 0, 0, "", "hard", None, detail, 0)
 
 
 def constraint(row: Row) -> Constraint:
     """A row as people read it."""
-    allowed, kind, entity, measure, limit, used, held, need, window, mode, resets_at_us, detail = row
+    allowed, kind, entity, measure, limit, used, held, need, window, mode, resets_at_us, detail, _ = row
     if limit is None:
         return Constraint(kind, entity, allowed, detail=detail)
     return Constraint(

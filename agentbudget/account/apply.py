@@ -5,33 +5,18 @@ Credits move by the entry's postings (``Wallet.post``); what is here is everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from agentbudget.account import breaker
+from agentbudget.account import breaker, lease_apply
 from agentbudget.account import events as e
-from agentbudget.account.admission import Judge
-from agentbudget.account.lanes import Lanes
-from agentbudget.account.limits import LimitBook
-from agentbudget.account.sessions import Rooms
-from agentbudget.account.state import Debt, GrantState, HoldState, Refusals, SessionState, Slice, State, refund_grant
-from agentbudget.account.wallet import Wallet, split
+from agentbudget.account.books import Books
+from agentbudget.account.limits import added
+from agentbudget.account.state import GrantState, HoldState, SessionState, refund_grant
+from agentbudget.account.wallet import merged, pay_debts, split
 from agentbudget.catalog.terms import LimitTerms
 from agentbudget.errors import check
 from agentbudget.ledger.entry import Posting
-
-
-class Books:
-    """A state with the indexes that make it quick; owned by one account."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.wallet = Wallet(state)
-        self.limits = LimitBook(state)
-        self.rooms = Rooms(state, self.limits)
-        self.judge = Judge(state, self.wallet, self.limits, self.rooms)
-        self.lanes = Lanes(state, self.wallet, self.limits, self.rooms, self.judge)
-        self.refusals: dict[str, Refusals] = {}
 
 
 def apply(books: Books, *, seq: int, time_us: int, postings: Iterable[Posting], event: e.Event) -> None:
@@ -49,6 +34,22 @@ def apply(books: Books, *, seq: int, time_us: int, postings: Iterable[Posting], 
         handler(books, event)
     if state.debts:
         _paid(books, getattr(event, "paid", ()))
+
+
+def apply_first(
+    books: Books, *, time_us: int, postings: Sequence[Posting], event: e.Event
+) -> tuple[list[Posting], e.Paid]:
+    """Fold the first part of an entry that is about to be written whatever its rest will be; returns how credits that it
+    freed pay overdraft."""
+    state = books.state
+    state.time_us = time_us
+    books.wallet.post(postings)
+    _HANDLERS[type(event)](books, event)
+    if not state.debts:
+        return [], ()
+    more, paid = pay_debts(books.wallet, state.debts)
+    apply_paid(books, more, tuple(paid))
+    return more, tuple(paid)
 
 
 def apply_paid(books: Books, postings: Iterable[Posting], paid: e.Paid) -> None:
@@ -77,6 +78,14 @@ def _customer_created(books: Books, event: e.CustomerCreated) -> None:
 def _plan_assigned(books: Books, event: e.PlanAssigned) -> None:
     books.state.terms, books.state.plan_us = event.terms, books.state.time_us
     books.limits.assign_plan(event.terms)
+    _new_policy(books)
+
+
+def _new_policy(books: Books) -> None:
+    """What leases were granted under may no longer be true."""
+    books.state.policy = books.state.seq
+    if books.leases.count:
+        books.recalls.refresh(books.leases.all())
 
 
 def _grant_issued(books: Books, event: e.GrantIssued) -> None:
@@ -95,24 +104,36 @@ def _add_grant(books: Books, grant: GrantState) -> None:
 
 
 def _entity_put(books: Books, event: e.EntityPut) -> None:
-    books.state.parents[event.entity] = event.parent
+    parents = books.state.parents
+    if event.entity not in parents:  # no session can name it yet, so no path changes
+        parents[event.entity] = event.parent
+        return
+    below = books.leases.take_below(event.entity)
+    parents[event.entity] = event.parent
     books.rooms.forget_paths()
     books.limits.version += 1
+    books.leases.put_below(below)
+    _new_policy(books)
 
 
 def _limit_set(books: Books, event: e.LimitSet) -> None:
     terms = LimitTerms(event.entity, 0, event.measure, event.window, event.mode, event.scope)
     books.limits.put(event.limit, terms, event.amount, origin="admin")
+    _new_policy(books)
 
 
 def _pause_set(books: Books, event: e.PauseSet) -> None:
     if event.paused:
         books.state.paused[event.entity] = event.reason
+    else:
+        books.state.paused.pop(event.entity, None)
+    if not event.entity.startswith("session:"):
+        _new_policy(books)
         return
-    books.state.paused.pop(event.entity, None)
-    session = books.rooms.get(event.entity.removeprefix("session:")) if event.entity.startswith("session:") else None
-    if session is not None:
+    session = books.rooms.get(event.entity.removeprefix("session:"))
+    if session is not None and not event.paused:
         breaker.rest(session, books.refusals.get(session.id), books.state.time_us)
+    books.recalls.refresh(books.leases.at(event.entity))
 
 
 def _session_opened(books: Books, event: e.SessionOpened) -> None:
@@ -124,6 +145,8 @@ def _session_opened(books: Books, event: e.SessionOpened) -> None:
         event.max_step_us, event.wind_down, event.breaker, rest_us=state.time_us,
     )  # fmt: skip
     state.sessions[session.id] = session
+    books.leases.session_opened(session)
+    books.next_close_us = min(books.next_close_us, state.time_us + event.ttl_us)
     if parent is not None:
         parent.children.append(session.id)
         if session.carve:
@@ -135,16 +158,20 @@ def _session_funded(books: Books, event: e.SessionFunded) -> None:
     books.rooms.reshape(session, budget=(session.budget or 0) + event.amount)
     breaker.rest(session, books.refusals.get(session.id), books.state.time_us)
     session.touched_us = books.state.time_us
+    books.recalls.refresh(books.leases.at(f"session:{session.id}"))
 
 
 def _session_stopped(books: Books, event: e.SessionStopped) -> None:
     books.state.sessions[event.session].stopped = event.reason
+    books.recalls.refresh(books.leases.at(f"session:{event.session}"))
 
 
 def _session_closed(books: Books, event: e.SessionClosed) -> None:
     for session_id in event.sessions:
         session = books.state.sessions[session_id]
+        books.leases.session_closed(session)
         books.rooms.reshape(session, closed=True)
+        books.recalls.refresh(books.leases.of_session(session_id))
         books.state.paused.pop(f"session:{session_id}", None)
         books.refusals.pop(session_id, None)
         books.rooms.forget_if_over(session)
@@ -176,27 +203,14 @@ def _hold_extended(books: Books, event: e.HoldExtended) -> None:
     books.rooms.add(books.state.sessions[hold.session], consumption=event.amount, spent=0, held=event.amount)
 
 
-def added(measures: Mapping[str, int], more: Mapping[str, int], sign: int) -> dict[str, int]:
-    """Units of each measure, with others added or taken away. A new dict: a hold's own is its entry's."""
-    return {m: measures.get(m, 0) + sign * more.get(m, 0) for m in (*measures, *(m for m in more if m not in measures))}
-
-
-def merged(slices: Iterable[Slice], more: Iterable[Slice]) -> list[Slice]:
-    """Slices in the order in which they were burnt; neighbours of one grant are one slice."""
-    joined: list[Slice] = []
-    for grant, amount in (*slices, *more):
-        if joined and joined[-1][0] == grant:
-            joined[-1] = (grant, joined[-1][1] + amount)
-        else:
-            joined.append((grant, amount))
-    return joined
-
-
 def _hold_dispatched(books: Books, event: e.HoldDispatched) -> None:
     books.state.holds[event.step].dispatched = True
 
 
 def _hold_settled(books: Books, event: e.HoldSettled) -> None:
+    if event.lease is not None and event.lease != event.step:
+        lease_apply.unknown_step(books, event)
+        return
     state = books.state
     hold = state.holds[event.step]
     session = state.sessions[hold.session]
@@ -204,12 +218,14 @@ def _hold_settled(books: Books, event: e.HoldSettled) -> None:
     if event.part is not None:
         _part_settled(books, hold, session, event, within)
         return
+    if hold.lease is not None:
+        lease_apply.lapsed(books, hold, session)
     del state.holds[event.step]
     held = hold.amount
     books.limits.use(hold.marks, held, hold.measures, event.amount, event.used)
     books.rooms.add(session, consumption=event.amount - held, spent=event.amount, held=-held)
     if event.debt:
-        _owe(state, event, event.debt)
+        lease_apply.owe(state, event.step, event, event.debt)
     session.open_holds -= 1
     session.touched_us = state.time_us
     failed = event.state == "unknown" or event.error is not None
@@ -228,19 +244,15 @@ def _part_settled(books: Books, hold: HoldState, session: SessionState, event: e
     session.touched_us = books.state.time_us
 
 
-def _owe(state: State, event: e.HoldSettled | e.HoldCorrected, amount: int) -> None:
-    state.debts.append(
-        Debt(event.step, event.kind, event.model, event.tool, event.feature, event.workflow, event.path, amount)
-    )
-
-
 def _hold_corrected(books: Books, event: e.HoldCorrected) -> None:
     books.limits.use(event.marks, 0, {}, event.delta, event.used)
     session = books.rooms.nearest(event.path)
     if session is not None:
         books.rooms.add(session, consumption=event.delta, spent=event.delta, held=0)
+    if event.steps and event.session in books.state.sessions:
+        books.state.sessions[event.session].steps += len(event.steps)
     if event.debt:
-        _owe(books.state, event, event.debt)
+        lease_apply.owe(books.state, event.step, event, event.debt)
 
 
 def _credited(books: Books, event: e.HoldCorrected) -> None:
@@ -267,4 +279,6 @@ _HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     e.HoldDispatched: _hold_dispatched,
     e.HoldSettled: _hold_settled,
     e.HoldCorrected: _hold_corrected,
+    e.LeaseRenewed: lease_apply.renewed,
+    e.LeaseSuspended: lease_apply.suspended,
 }

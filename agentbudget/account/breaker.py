@@ -1,7 +1,7 @@
 """The circuit breaker of a session: rules that stop an agent in trouble though it still has budget.
 
-A rule that fires stops the session until it is resumed or funded (an entry: ``session_stopped``), except ``max_parallel`` and
-``max_step_cost``, which refuse only the step that breaks them.
+A rule that fires stops the session until it is resumed or funded (an entry: ``session_stopped``), except ``max_parallel``,
+``max_step_cost`` and steps that leases hold but have not run, which refuse only the step that breaks them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,24 @@ def trips(rules: Breaker, session: SessionState, hold: Hold, now_us: int) -> Tri
         )
     if rules.error_burst is not None and session.errors_in_row >= rules.error_burst:
         return Trip("error_burst", f"the last {session.errors_in_row} steps failed", True)
-    return _repeats(rules, session, hold) or _costs(rules, session, hold, now_us)
+    return _repeats(rules, session, hold) or _costs(rules, session, hold, now_us) or _leased(rules, session, steps)
+
+
+def trips_more(rules: Breaker, session: SessionState, hold: Hold, now_us: int) -> Trip | None:
+    """The first rule that refuses more of a step that has begun: those about time and cost, not those that count steps."""
+    age_us = now_us - max(session.opened_us, session.rest_us)
+    if rules.max_seconds is not None and age_us > rules.max_seconds * SECOND_US:
+        return Trip("max_seconds", f"the session is {age_us // SECOND_US} s old", True)
+    trip = _costs(rules, session, hold, now_us)
+    return None if trip is None or trip.rule == "max_parallel" else trip
+
+
+def _leased(rules: Breaker, session: SessionState, steps: int) -> Trip | None:
+    """Steps that leases hold may all be run: they refuse another one as long as they are not given back."""
+    leased = session.leased_steps
+    if rules.max_steps is None or not leased or steps + leased + 1 <= rules.max_steps:
+        return None
+    return Trip("max_steps", f"{steps} steps were run and leases hold {leased}, {rules.max_steps} are allowed", False)
 
 
 def _repeats(rules: Breaker, session: SessionState, hold: Hold) -> Trip | None:

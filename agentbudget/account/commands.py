@@ -15,6 +15,9 @@ Idempotency keys, all per customer:
     <step>#end               its only end: settled, released or lapsed (law L5 is this unique key)
     <step>#<n>               its n-th part: an extension, a partial settlement, the dispatch mark (``<step>#sent``)
     <step>#correction        the one correction that a late settlement may bring
+
+A lease is a hold as well; its id stands where a step's does: ``<lease>#<seq>`` is its ``seq``-th renewal (the first opens it),
+``<lease>#end`` its lapse, ``<lease>#correction`` what a late spool brought.
 """
 
 from __future__ import annotations
@@ -26,107 +29,22 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from agentbudget.catalog.terms import Breaker, LimitMode, LimitTerms, PlanTerms, Scope, Window
+from agentbudget.account.administration import ROOT as ROOT
+from agentbudget.account.administration import AdjustGrant as AdjustGrant
+from agentbudget.account.administration import AssignPlan as AssignPlan
+from agentbudget.account.administration import ClearReceivable as ClearReceivable
+from agentbudget.account.administration import CreateCustomer as CreateCustomer
+from agentbudget.account.administration import IssueGrant as IssueGrant
+from agentbudget.account.administration import PutEntity as PutEntity
+from agentbudget.account.administration import SetLimit as SetLimit
+from agentbudget.account.administration import SetPaused as SetPaused
+from agentbudget.account.administration import VoidGrant as VoidGrant
+from agentbudget.catalog.terms import Breaker, LimitTerms
 
 Kind: TypeAlias = Literal["llm", "tool", "retrieval", "embedding", "agent"]
 OnUnknown: TypeAlias = Literal["charge", "release"]
 OnDenied: TypeAlias = Literal["refuse", "stop", "abort"]
 OnShort: TypeAlias = Literal["deny", "clamp"]
-
-ROOT: Final = "customer"
-"""The root entity of every customer's tree."""
-
-
-class CreateCustomer(Struct, frozen=True, tag="create_customer"):
-    """Create the customer under a plan; once. Again with the same plan answers the existing one, another plan is KeyConflict.
-
-    ``time_zone`` (IANA) is where calendar windows turn; ``anchor_us`` is where an anchored plan's cycle starts (None: now).
-    """
-
-    terms: PlanTerms
-    time_zone: str = "UTC"
-    anchor_us: int | None = None
-
-
-class AssignPlan(Struct, frozen=True, tag="assign_plan"):
-    """Put the customer under these terms (a new plan, or the same plan of a new catalog version). Limits of the old plan that the
-    new one does not have end; those it has too (same entity, measure, window, scope) keep what they counted. One-time plan
-    grants are issued once per grant id for ever; equal terms change nothing and write nothing."""
-
-    terms: PlanTerms
-
-
-class IssueGrant(Struct, frozen=True, tag="issue_grant"):
-    """Issue credits. Free credits pay overdraft in the same entry, in burn order of the grant's scope."""
-
-    grant: str
-    amount: int
-    label: str | None = None
-    priority: int = 50
-    effective_us: int | None = None
-    expires_us: int | None = None
-    category: Literal["paid", "promo"] = "paid"
-    scope: Scope | None = None
-    key: str | None = None
-
-
-class VoidGrant(Struct, frozen=True, tag="void_grant"):
-    """Take back free credits of a grant: all of them (``amount`` None) or so many. Held credits cannot be voided."""
-
-    grant: str
-    amount: int | None = None
-    reason: str = ""
-    key: str | None = None
-
-
-class AdjustGrant(Struct, frozen=True, tag="adjust_grant"):
-    """Correct a grant: add to it (positive) or take free credits out of it (negative, booked as voided)."""
-
-    grant: str
-    amount: int
-    reason: str = ""
-    key: str | None = None
-
-
-class ClearReceivable(Struct, frozen=True, tag="clear_receivable"):
-    """Billing was paid: lower the receivable by ``amount`` (at most what is owed). Holds of the receivable are not owed yet."""
-
-    amount: int
-    reference: str = ""
-    key: str | None = None
-
-
-class PutEntity(Struct, frozen=True, tag="put_entity"):
-    """Create an entity below ``parent``, or move it there. Its depth may be at most 16. Equal: nothing is written."""
-
-    entity: str
-    parent: str = ROOT
-
-
-class SetLimit(Struct, frozen=True, tag="set_limit"):
-    """Set, change or (``amount`` None) remove the administrator's limit for (entity, measure, window, scope).
-
-    It counts holds opened from now on. A removed limit goes on counting, so setting it again does not start from nothing.
-    ``entity``: ``customer``, an existing entity, an open ``session:<id>``, or every entity of a type (``user:*``).
-    """
-
-    entity: str
-    amount: int | None
-    measure: str = "credits"
-    window: Window = "lifetime"
-    mode: LimitMode = "hard"
-    scope: Scope | None = None
-
-
-class SetPaused(Struct, frozen=True, tag="set_paused"):
-    """Pause or resume an entity (``customer`` for all, ``session:<id>`` for one session): new holds below it are refused.
-
-    Resuming a session also ends its latch and closes its circuit.
-    """
-
-    entity: str
-    paused: bool
-    reason: str = ""
 
 
 class OpenSession(Struct, frozen=True, tag="open_session"):
@@ -213,6 +131,84 @@ class Hold(Struct, frozen=True, gc=False, tag="hold"):
     note_refusal: bool = True
 
 
+class StepReport(Struct, frozen=True, gc=False, array_like=True):
+    """One settled step of a lease: its measured cost (nanocredits), ``used`` in the order of the renewal's ``measures``, the
+    ``tariff`` (index into the renewal's ``tariffs``) that priced it, the usage it was priced by, and when it ran (UTC
+    microseconds of the holder)."""
+
+    step: str
+    amount: int
+    used: tuple[int, ...] = ()
+    tariff: int = 0
+    usage: dict[str, int] = {}
+    model: str | None = None
+    opened_us: int = 0
+    ended_us: int = 0
+
+
+class Renew(Struct, frozen=True, gc=False, tag="renew"):
+    """Everything a lease's holder ever says, in one message, applied in this order: report settled steps, give back, ask.
+
+    ``seq`` numbers the messages of a lease from 1, which opens it; a message that changed nothing (a refusal and nothing
+    reported) used no number. A gap is refused with the number expected. ``holder`` is the process; ``kind`` ...
+    ``wind_down`` are the lease's key and the same in every message.
+
+    ``overrun`` (and ``over`` by measure): what of the reported use the lease had not free, because open steps hold it; it is
+    booked as an overrun's is (law L11). ``back``, ``back_measures``: given back, the last-burnt slice first. ``close``: give
+    everything back and end the lease; no step of it is open.
+    ``ask``: the step that is to run next, judged as a ``Hold`` of it would be; when it is allowed, up to ``times`` as much of
+    each of its amounts is held (DESIGN.md §4, tranche), at least once. With ``ask.note_refusal`` False it is a top-up in
+    the background: it recalls nothing and a refusal of it says and counts nothing.
+    ``ran``: steps of the session were allowed in this process since its last refusal (the breaker's refusals in a row end).
+    """
+
+    lease: str
+    seq: int
+    session: str
+    holder: str
+    kind: Kind
+    model: str | None = None
+    tool: str | None = None
+    feature: str | None = None
+    wind_down: bool = False
+    measures: tuple[str, ...] = ()
+    steps: tuple[StepReport, ...] = ()
+    tariffs: tuple[tuple[str, str], ...] = ()
+    overrun: int = 0
+    over: dict[str, int] = {}
+    back: int = 0
+    back_measures: dict[str, int] = {}
+    close: bool = False
+    ask: Hold | None = None
+    times: int = 1
+    ran: bool = False
+
+
+class SuspendLease(Struct, frozen=True, tag="suspend_lease"):
+    """Note that a lease's holder is silent: what it has not reported stays held until its spool is replayed, or the lease
+    lapses. Said by the owner itself. The next renewal ends the suspension."""
+
+    lease: str
+
+
+class LapseLease(Struct, frozen=True, tag="lapse_lease"):
+    """End a lease whose holder never came back: ``charge`` books what is held as ``unknown``, else it is given back. Said by
+    the owner itself."""
+
+    lease: str
+    charge: bool
+
+
+class CorrectLease(Struct, frozen=True, tag="correct_lease"):
+    """A spool that came after its lease had lapsed: every step of it that no renewal reported, booked in place of what the
+    lapse booked, once (laws L4, L11)."""
+
+    lease: str
+    measures: tuple[str, ...] = ()
+    steps: tuple[StepReport, ...] = ()
+    tariffs: tuple[tuple[str, str], ...] = ()
+
+
 class ExtendHold(Struct, frozen=True, gc=False, tag="extend_hold"):
     """Add to an open hold, judged like a new hold of the added amounts. ``part`` numbers it: same part, same answer."""
 
@@ -236,6 +232,8 @@ class SettleHold(Struct, frozen=True, gc=False, tag="settle_hold"):
     ``measures`` states what was used; a measure not stated counts as held. ``outcome`` ``unknown`` says that the amount is a
     policy's, not a measurement, and at most what is held: a later settlement then corrects it, once.
     After a lapse this is that late settlement and books the difference.
+    ``lease``: the step ran on that lease and its outcome is ``unknown``: what it may cost leaves the lease as a hold of its own
+    that has ended, so that its true cost still corrects it.
     """
 
     step: str
@@ -249,6 +247,7 @@ class SettleHold(Struct, frozen=True, gc=False, tag="settle_hold"):
     rate: str = ""
     catalog: str = ""
     stated: str = ""
+    lease: str | None = None
 
 
 class ReleaseHold(Struct, frozen=True, gc=False, tag="release_hold"):
@@ -285,7 +284,7 @@ class Read(Struct, frozen=True, tag="read"):
 Command: TypeAlias = (
     CreateCustomer | AssignPlan | IssueGrant | VoidGrant | AdjustGrant | ClearReceivable | PutEntity | SetLimit | SetPaused
     | OpenSession | FanOut | FundSession | CloseSession | Latch | Hold | ExtendHold | DispatchHold | SettleHold | ReleaseHold
-    | LapseHold | Explain | Read
+    | LapseHold | Renew | SuspendLease | LapseLease | CorrectLease | Explain | Read
 )  # fmt: skip
 
 LimitSet: TypeAlias = tuple[LimitTerms, ...]
@@ -319,18 +318,27 @@ _KEYS: Final[dict[type, Callable[[Any], str | None]]] = {
     SettleHold: lambda command: _end(command) if command.part is None else f"{command.step}#{command.part}",
     ReleaseHold: _end,
     LapseHold: _end,
+    Renew: lambda command: f"{command.lease}#{command.seq}",
+    LapseLease: lambda command: f"{command.lease}#end",
+    CorrectLease: lambda command: f"{command.lease}#correction",
 }
 
 
 def keys_of(command: Command) -> tuple[str, ...]:
     """Every key that the owner must look up before it can decide the command."""
     match command:
+        case SettleHold(step=step, part=None, lease=str(lease)):
+            return (step, f"{step}#end", f"{step}#correction", f"{lease}#end")
         case SettleHold(step=step, part=None) | ReleaseHold(step=step) | LapseHold(step=step):
             return (step, f"{step}#end", f"{step}#correction")
         case SettleHold(step=step, part=part) | ExtendHold(step=step, part=part):
             return (f"{step}#{part}", f"{step}#end")
         case DispatchHold(step=step):
             return (f"{step}#sent", f"{step}#end")
+        case Renew(lease=lease, seq=seq):
+            return (f"{lease}#{seq}", f"{lease}#end")
+        case LapseLease(lease=lease) | CorrectLease(lease=lease):
+            return (f"{lease}#end", f"{lease}#correction")
         case FanOut(children=children):
             return tuple(f"session:{child.session}" for child in children)
         case _:

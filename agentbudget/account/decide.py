@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
-from agentbudget.account.apply import Books
+from agentbudget.account.books import Books
 from agentbudget.account.decision import Answer, Done
 from agentbudget.account.sessions import MAX_DEPTH
 from agentbudget.account.state import GrantState
@@ -35,11 +35,13 @@ MAX_TOTAL = MAX_NANO
 
 
 class Made(Struct, gc=False):
-    """One decided entry: an event with its postings, and the key it is written under."""
+    """One decided entry: an event with its postings, and the key it is written under. ``rest``: what of it is not folded yet,
+    where its decision needed the state after the first part of it."""
 
     event: e.Event
     postings: list[Posting] = []
     key: str | None = None
+    rest: Made | None = None
 
 
 class Call(Struct, gc=False):

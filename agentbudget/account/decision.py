@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from agentbudget.account.windows import EPOCH, MICROSECOND
 from agentbudget.amounts import Credits, format_nano
+from agentbudget.catalog.terms import Breaker
 
 Reason: TypeAlias = Literal[
     "session_budget", "insufficient_credits", "overdraft", "limit", "feature_not_entitled", "model_not_allowed",
@@ -88,7 +89,7 @@ class Decision(Struct, frozen=True):
         if self.allowed:
             return "allowed"
         head = f"refused ({self.reason})"
-        what = self.detail or _of_binding(self.binding, self.need)
+        what = wording(self)
         return head + (f": {what}" if what else "") + "".join(f"; {s}" for s in self.suggestions)
 
 
@@ -105,7 +106,11 @@ def failing_first(constraints: tuple[Constraint, ...]) -> list[Constraint]:
     return first + [c for c in failing if c is not binding] + [c for c in constraints if c.allowed]
 
 
-def _of_binding(binding: Constraint | None, need: Credits) -> str:
+def wording(refused: Decision) -> str:
+    """A refusal in words, without its reason and suggestions."""
+    if refused.detail:
+        return refused.detail
+    binding = refused.binding
     if binding is None:
         return ""
     if binding.remaining is None:
@@ -133,6 +138,43 @@ class Settled(Struct, frozen=True, gc=False):
     charged: int
     overrun: int = 0
     debt: int = 0
+
+
+class Recalling(Struct, frozen=True):
+    """Not yet: what the command needs is idle in leases of others, which have been asked for it. Ask the same again shortly;
+    the first ticket is served first, and within 1.5 s there is an answer (DESIGN.md §4). ``decision``: the refusal that
+    stands meanwhile; ``leases``: whose idle amounts are asked back."""
+
+    ticket: int
+    decision: Decision
+    leases: tuple[str, ...] = ()
+
+
+class Renewed(Struct, frozen=True, gc=False):
+    """A renewal was applied. ``seq``: the last number of this lease that the owner has applied. ``amount``, ``measures``: what
+    this message added to the lease (0 and empty: nothing). ``counted``: measures that something on the path limits, so
+    that the holder must count them too. ``lasts_us``: for how long from now steps may start on the lease, as far as windows,
+    expiries and time rules go (the holder's silence comes on top). ``policy``: the policy epoch that judged it.
+    ``stale``: the lease cannot be added to any more (a window, an expiry or the policy turned): open another.
+    ``refused``, ``recalling``: what became of ``ask`` where it was not granted. ``is_open``: False after ``close``.
+    ``strict``: rules of this session (``max_parallel``, ``max_rate``) must see every process at every moment, so it has no
+    leases: hold each step. ``recall``: leases of this holder that are asked back. ``rules``: the session's breaker, when the
+    lease opens and rules of it are patterns that the holder watches (repeat, error_burst, max_step_cost)."""
+
+    lease: str
+    seq: int
+    amount: int = 0
+    measures: dict[str, int] = {}
+    counted: tuple[str, ...] = ()
+    lasts_us: int = 0
+    policy: int = 0
+    stale: bool = False
+    refused: Decision | None = None
+    recalling: Recalling | None = None
+    is_open: bool = True
+    strict: bool = False
+    recall: tuple[str, ...] = ()
+    rules: Breaker | None = None
 
 
 class Done(Struct, frozen=True):
@@ -197,7 +239,8 @@ class GrantView(Struct, frozen=True):
 
 class BalanceView(Struct, frozen=True):
     """The wallet in nanocredits: issued = available + pending + held + consumed + expired + voided over all grants, where
-    held and consumed also count what overdraft and receivable carry (issued counts those draws too)."""
+    held and consumed also count what overdraft and receivable carry (issued counts those draws too). ``leased``: of held, what
+    leases hold; ``suspended``: of that, what holders hold that have gone silent."""
 
     issued: int
     available: int
@@ -209,6 +252,8 @@ class BalanceView(Struct, frozen=True):
     overdraft: int
     receivable: int
     grants: tuple[GrantView, ...]
+    leased: int = 0
+    suspended: int = 0
 
 
 class EntityView(Struct, frozen=True):
@@ -248,7 +293,7 @@ class CustomerView(Struct, frozen=True):
 
 
 class HoldView(Struct, frozen=True):
-    """An open hold."""
+    """An open hold, of a step or (``holder`` set) a lease; ``suspended_us``: since when its holder is silent."""
 
     step: str
     session: str
@@ -258,10 +303,12 @@ class HoldView(Struct, frozen=True):
     charged: int
     opened_us: int
     dispatched: bool
+    holder: str = ""
+    suspended_us: int | None = None
 
 
 Answer: TypeAlias = (
-    Held | Settled | Done | Opened | Decision | SessionView | CustomerView | BalanceView
+    Held | Settled | Renewed | Recalling | Done | Opened | Decision | SessionView | CustomerView | BalanceView
     | tuple[SessionView, ...] | tuple[GrantView, ...] | tuple[EntityView, ...] | tuple[LimitView, ...] | tuple[HoldView, ...]
 )  # fmt: skip
 

@@ -37,11 +37,18 @@ def open_of(call: Call) -> HoldState:
     step = call.command.step
     hold = call.books.state.holds.get(step)
     if hold is not None:
-        return hold
+        return no_lease(hold)
     ended = call.hits.get(f"{step}#end")
     if ended is not None:
         raise HoldResolved(step, _ended(ended_event(call)))
     raise InvalidRequest(f"there is no hold {step!r}", "step")
+
+
+def no_lease(hold: HoldState) -> HoldState:
+    """Refuse what is said of a lease as if it were a step's hold."""
+    if hold.lease is not None:
+        raise InvalidRequest(f"{hold.step!r} is a lease: its holder renews it", "step")
+    return hold
 
 
 def ended_event(call: Call) -> e.HoldSettled:
@@ -63,12 +70,13 @@ def settle_hold(call: Call) -> Decided:
     hold = call.books.state.holds.get(command.step)
     if hold is None:
         return _settle_late(call, command)
+    no_lease(hold)
     if command.outcome == "unknown" and command.amount > hold.amount:
         raise InvalidRequest(
             "what is not known charges at most what is held; a known cost is settled as such", "amount"
         )
     used = {**hold.measures, **command.measures} if command.measures else hold.measures
-    event, postings = _end(call, hold, command.amount, command.outcome, used=used, facts=command)
+    event, postings = end_at(call, hold, command.amount, command.outcome, used=used, facts=command)
     return settled(event), [Made(event, postings, call.key)]
 
 
@@ -78,7 +86,7 @@ def settled(event: e.HoldSettled) -> Settled:
     return Settled(event.step, event.state, before + event.amount, event.overrun, event.debt)
 
 
-def _end(
+def end_at(
     call: Call,
     hold: HoldState,
     amount: int,
@@ -97,8 +105,8 @@ def _end(
     more: Sequence[Slice] = ()
     debt, keep = 0, None
     if overrun or state in ("unknown", "lapsed"):
-        context = _context(call, hold)
-        more, debt = _burn(call, overrun, context)
+        context = context_of(call, hold)
+        more, debt = burn(call, overrun, context)
         postings += burn_postings(more)
         keep = context if debt or state in ("unknown", "lapsed") else None
     event = e.HoldSettled(
@@ -109,6 +117,7 @@ def _end(
         event = replace(
             event, kind=hold.kind, model=hold.model, tool=hold.tool, feature=keep.feature, workflow=keep.workflow,
             path=keep.path, marks=hold.marks, measures=hold.measures if state == "lapsed" else {},
+            lease=None if hold.lease is None else hold.step,
         )  # fmt: skip
     if facts is not None and (facts.model or facts.usage or facts.rate or facts.catalog or facts.error):
         event = replace(
@@ -119,14 +128,15 @@ def _end(
     return event, postings
 
 
-def _context(call: Call, hold: HoldState) -> StepContext:
+def context_of(call: Call, hold: HoldState) -> StepContext:
+    """Steps of an open hold, as scopes see them."""
     session = call.books.state.sessions[hold.session]
     feature = hold.feature if hold.feature is not None else session.feature
     path = call.books.rooms.path(session)
     return StepContext(hold.kind, hold.model, hold.tool, feature, session.workflow, path)
 
 
-def _burn(call: Call, amount: int, context: StepContext) -> tuple[Sequence[Slice], int]:
+def burn(call: Call, amount: int, context: StepContext) -> tuple[Sequence[Slice], int]:
     """Where an overrun goes: free eligible credits, then overdraft (prepaid) or receivable; returns what became overdraft."""
     slices, missing = call.books.wallet.take(amount, context)
     if not missing:
@@ -164,40 +174,50 @@ def _settle_late(call: Call, command: c.SettleHold) -> Decided:
     ended = ended_event(call)
     if entry.request == call.request:
         return settled(ended), []
-    if ended.state not in ("unknown", "lapsed"):
+    if ended.state not in ("unknown", "lapsed") or ended.lease == step:
         raise HoldResolved(step, _ended(ended))
-    corrected = call.hits.get(f"{step}#correction")
-    if corrected is not None:
-        if corrected.request != call.request:
+    entry = call.hits.get(f"{step}#correction")
+    if entry is not None:
+        if entry.request != call.request:
             raise KeyConflict(step, "a late settlement")
-        event = event_of(corrected)
+        event = event_of(entry)
         assert isinstance(event, e.HoldCorrected)
-        return _corrected(event), []
+        return corrected(event), []
     return _correct(call, command, ended)
 
 
-def _corrected(event: e.HoldCorrected) -> Settled:
+def corrected(event: e.HoldCorrected) -> Settled:
+    """The answer that a correction stands for."""
     return Settled(event.step, "corrected", event.amount, max(0, event.delta), event.debt)
 
 
 def _correct(call: Call, command: c.SettleHold, ended: e.HoldSettled) -> Decided:
     """Book the difference between what a policy charged and what the step really cost, once (laws L4, L11)."""
+    event, postings = difference(call, ended, command.amount)
+    used = {m: u - ended.used.get(m, 0) for m, u in {**ended.measures, **command.measures}.items()}
+    event = replace(
+        event, used=used, served=command.model, usage=command.usage, rate=command.rate, catalog=command.catalog
+    )
+    return corrected(event), [Made(event, postings, f"{command.step}#correction")]
+
+
+def difference(call: Call, ended: e.HoldSettled, amount: int) -> tuple[e.HoldCorrected, list[Posting]]:
+    """The correction of what a policy charged to the true ``amount``: beyond it free credits burn, below it the last-burnt go
+    back."""
     context = StepContext(ended.kind, ended.model, ended.tool, ended.feature, ended.workflow, ended.path)
-    delta = command.amount - ended.amount
-    burnt, debt = _burn(call, max(0, delta), context)
+    delta = amount - ended.amount
+    burnt, debt = burn(call, max(0, delta), context)
     postings, credit = burn_postings(burnt), 0
     if delta < 0:
-        _, rest = split(list(ended.charged), command.amount)
+        _, rest = split(list(ended.charged), amount)
         rest, credit = _without_paid(call, rest)
-        postings = give_back(call.books.wallet, rest, CONSUMED, call.now_us) + _credit_postings(command.step, credit)
-    used = {m: u - ended.used.get(m, 0) for m, u in {**ended.measures, **command.measures}.items()}
+        postings = give_back(call.books.wallet, rest, CONSUMED, call.now_us) + _credit_postings(ended.step, credit)
     event = e.HoldCorrected(
-        step=command.step, session=ended.session, amount=sum(n for _, n in ended.before) + command.amount, delta=delta,
-        debt=debt, used=used, marks=ended.marks, kind=ended.kind, model=ended.model, tool=ended.tool,
-        feature=ended.feature, workflow=ended.workflow, path=ended.path, served=command.model, usage=command.usage,
-        rate=command.rate, catalog=command.catalog, credit=credit,
+        step=ended.step, session=ended.session, amount=sum(n for _, n in ended.before) + amount, delta=delta, debt=debt,
+        marks=ended.marks, kind=ended.kind, model=ended.model, tool=ended.tool, feature=ended.feature,
+        workflow=ended.workflow, path=ended.path, credit=credit,
     )  # fmt: skip
-    return _corrected(event), [Made(event, postings, f"{command.step}#correction")]
+    return event, postings
 
 
 def _without_paid(call: Call, slices: list[Slice]) -> tuple[list[Slice], int]:
@@ -222,7 +242,7 @@ def release_hold(call: Call) -> Decided:
     command: c.ReleaseHold = call.command
     hold = call.books.state.holds.get(command.step)
     if hold is not None:
-        return _finish(call, hold, 0, "released", error=command.error)
+        return _finish(call, no_lease(hold), 0, "released", error=command.error)
     if f"{command.step}#end" in call.hits:
         ended = ended_event(call)
         if ended.state != "released":
@@ -245,7 +265,7 @@ def _finish(
     cause: str = "",
 ) -> Decided:
     used = dict(hold.measures) if state == "unknown" else {}
-    event, postings = _end(call, hold, amount, state, used=used, error=error, cause=cause)
+    event, postings = end_at(call, hold, amount, state, used=used, error=error, cause=cause)
     return settled(event), [Made(event, postings, call.key)]
 
 
@@ -256,7 +276,7 @@ def lapse_hold(call: Call) -> Decided:
         if f"{command.step}#end" in call.hits:
             return settled(ended_event(call)), []
         raise InvalidRequest(f"there is no hold {command.step!r}", "step")
-    session = call.books.state.sessions[hold.session]
+    session = call.books.state.sessions[no_lease(hold).session]
     if hold.dispatched and session.on_unknown == "charge":
         return _finish(call, hold, hold.amount, "unknown", cause=command.cause)
     return _finish(call, hold, 0, "lapsed", cause=command.cause)

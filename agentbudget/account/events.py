@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from agentbudget.account.commands import Kind
+from agentbudget.account.commands import Kind, StepReport
 from agentbudget.account.state import Mark, Slice
 from agentbudget.catalog.terms import Breaker, LimitMode, PlanTerms, Scope, Window
 
@@ -188,11 +188,57 @@ class HoldSettled(Struct, frozen=True, gc=False, tag="hold_settled", omit_defaul
     catalog: str = ""
     cause: str = ""
     paid: Paid = ()
+    lease: str | None = None
+
+
+class LeaseRenewed(Struct, frozen=True, gc=False, tag="lease_renewed", omit_defaults=True):
+    """One message of a lease's holder. ``steps`` settled on it: ``amount`` in all, of which ``charged`` came out of the lease and
+    ``burnt`` (``overrun`` nanocredits of it; ``debt`` beyond all grants) did not; ``used`` and ``over`` the same by measure.
+    ``back_slices`` and ``back_measures`` were given back, ``slices`` and ``measures`` (``granted`` in all) added. The
+    key (kind ... path) is there when the lease opens (``seq`` 1), and when it is needed for a debt."""
+
+    lease: str
+    session: str
+    seq: int
+    holder: str
+    amount: int = 0
+    charged: tuple[Slice, ...] = ()
+    burnt: tuple[Slice, ...] = ()
+    overrun: int = 0
+    debt: int = 0
+    used: dict[str, int] = {}
+    over: dict[str, int] = {}
+    back: int = 0
+    back_slices: tuple[Slice, ...] = ()
+    back_measures: dict[str, int] = {}
+    granted: int = 0
+    slices: tuple[Slice, ...] = ()
+    measures: dict[str, int] = {}
+    closed: bool = False
+    kind: str = ""
+    model: str | None = None
+    tool: str | None = None
+    feature: str | None = None
+    workflow: str | None = None
+    wind_down: bool = False
+    path: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    policy: int = 0
+    names: tuple[str, ...] = ()
+    steps: tuple[StepReport, ...] = ()
+    tariffs: tuple[tuple[str, str], ...] = ()
+    paid: Paid = ()
+
+
+class LeaseSuspended(Struct, frozen=True, tag="lease_suspended"):
+    """The lease's holder is silent; the next renewal ends it."""
+
+    lease: str
 
 
 class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_defaults=True):
     """The true cost of a step that had ended by a policy: ``amount`` in all, ``delta`` against what was booked. ``credit``:
-    what of it billing had collected already, and is now a grant (``refund:<step>``)."""
+    what of it billing had collected already, and is now a grant (``refund:<step>``). ``steps``: of a lease that had lapsed."""
 
     step: str
     session: str
@@ -213,6 +259,9 @@ class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_de
     catalog: str = ""
     credit: int = 0
     paid: Paid = ()
+    names: tuple[str, ...] = ()
+    steps: tuple[StepReport, ...] = ()
+    tariffs: tuple[tuple[str, str], ...] = ()
 
 
 class Tombstoned(Struct, frozen=True, tag="tombstoned"):
@@ -224,5 +273,5 @@ class Tombstoned(Struct, frozen=True, tag="tombstoned"):
 Event: TypeAlias = (
     CustomerCreated | PlanAssigned | GrantIssued | GrantVoided | GrantAdjusted | GrantsExpired | DebtPaid | ReceivableCleared
     | EntityPut | LimitSet | PauseSet | SessionOpened | SessionFunded | SessionStopped | SessionClosed | HoldOpened
-    | HoldExtended | HoldDispatched | HoldSettled | HoldCorrected | Tombstoned
+    | HoldExtended | HoldDispatched | HoldSettled | HoldCorrected | LeaseRenewed | LeaseSuspended | Tombstoned
 )  # fmt: skip

@@ -9,15 +9,17 @@ from collections.abc import Callable
 
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
-from agentbudget.account.admission import Admission, Request, refusal
+from agentbudget.account.admission import LEASED_STEPS, Admission, Request, refusal
 from agentbudget.account.breaker import refused_too_often
 from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, replayed, step_ok
-from agentbudget.account.decision import Decision, Done, Held
+from agentbudget.account.decision import Decision, Done, Held, Recalling
 from agentbudget.account.ending import open_of
 from agentbudget.account.lanes import request_of
 from agentbudget.account.matching import StepContext
+from agentbudget.account.queueing import recalling_or_final
+from agentbudget.account.recall import Ask
 from agentbudget.account.sessions import tree_path
-from agentbudget.account.state import Refusals, SessionState
+from agentbudget.account.state import Refusals
 from agentbudget.account.wallet import hold_postings
 from agentbudget.amounts import MAX_NANO
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
@@ -32,23 +34,25 @@ def open_hold(call: Call) -> Decided:
     if (before := replayed_hold(call)) is not None:
         return before, []
     _hold_ok(call, command)
-    session = call.books.rooms.get(command.session)
+    books = call.books
+    session = books.rooms.get(command.session)
     if session is None:
         detail = f"there is no open session {command.session!r}"
         return refusal("session_closed", detail, need=command.amount, session=command.session), []
-    lanes = call.books.lanes
-    admission = lanes.admit(lanes.of(command, session), command, call.now_us)
+    lanes = books.lanes
+    admission = None if books.recalls.tickets else lanes.admit(lanes.of(command, session), command, call.now_us)
     if admission is None:
-        request = request_of(call.books.rooms, command, session)
-        admission = call.books.judge.judge(request, call.now_us)
+        request = request_of(books.rooms, command, session)
+        admission, wanted = judged(call, request, who=command.step)
         if not admission.allowed:
-            return _refused(call, request, admission, session)
+            return refused_or_recalling(call, request, admission, wanted)
+        books.recalls.leave(command.step)
     event = e.HoldOpened(
         command.step, session.id, command.kind, command.amount, tuple(admission.slices), tuple(admission.marks),
         command.measures, command.ttl_us, command.dispatched, command.model, command.tool, command.provider,
         command.feature, command.fingerprint, command.rate, command.estimate, command.catalog,
     )  # fmt: skip
-    refusals = call.books.refusals.get(session.id)
+    refusals = books.refusals.get(session.id)
     if refusals is not None:
         refusals.in_row = 0
     return held(event), [Made(event, hold_postings(admission.slices), command.step)]
@@ -81,26 +85,51 @@ def _hold_ok(call: Call, command: c.Hold) -> None:
     if measures and not (min(measures.values()) >= 0 and max(measures.values()) <= MAX_NANO):
         for measure, units in measures.items():
             amount_ok(units, measure)
-    if len(call.books.state.holds) >= MAX_HOLDS:
+    holds = call.books.state.holds
+    if command.step in holds:
+        raise KeyConflict(command.step, "a lease has this id")
+    if len(holds) >= MAX_HOLDS:
         raise InvalidRequest(f"a customer may have at most {MAX_HOLDS} open holds", "step")
 
 
-def _refused(call: Call, request: Request, admission: Admission, session: SessionState) -> Decided:
-    """A refusal is a value and no entry; only a circuit that opens by it is one."""
+def judged(call: Call, request: Request, *, who: str, lease: str = "") -> tuple[Admission, Ask]:
+    """What the judge says of a step, behind those who asked before it; and the step as the queue sees it. A top-up of a lease
+    (a probe) gets nothing where anybody waits."""
+    books, session = call.books, request.session
+    assert session is not None
+    admission = books.judge.judge(request, call.now_us)
+    wanted = Ask(who, admission.rows, session, request.context, lease)
+    if books.recalls.tickets:
+        steps = books.judge.steps_row(session)
+        wanted.rows = admission.rows if steps is None else [*admission.rows, steps]
+        books.recalls.put_behind(wanted, call.now_us, everybody=bool(lease) and not request.hold.note_refusal)
+        admission.rows = [row for row in wanted.rows if not (row[0] and row[12] == LEASED_STEPS)]
+        admission.allowed = all(row[0] for row in admission.rows)
+    return admission, wanted
+
+
+def refused_or_recalling(
+    call: Call, request: Request, admission: Admission, wanted: Ask
+) -> tuple[Decision | Recalling, list[Made]]:
+    """A refusal is a value and no entry; only a circuit that opens by it is one. Where leases hold what lacks, it is not
+    said yet."""
     decision = call.books.judge.decision(request, admission)
-    refusals = call.books.refusals.setdefault(session.id, Refusals())
-    made: list[Made] = []
     if not request.hold.note_refusal:
-        return decision, made
+        return decision, []
+    verdict = recalling_or_final(call, wanted, decision)
+    if isinstance(verdict, Recalling):
+        return verdict, []
+    session, refusals = wanted.session, call.books.refusals.setdefault(wanted.session.id, Refusals())
     refusals.total += 1
     refusals.in_row += 1
     if session.stopped or session.closed:
-        return decision, made
+        return verdict, []
+    why = ""
     if admission.trip is not None and admission.trip.sticky:
-        made.append(Made(e.SessionStopped(session.id, f"breaker {admission.trip.rule}: {admission.trip.detail}")))
+        why = f"breaker {admission.trip.rule}: {admission.trip.detail}"
     elif refused_too_often(call.books.judge.rules(session), refusals):
-        made.append(Made(e.SessionStopped(session.id, f"breaker refusals_in_row: {refusals.in_row} refusals in a row")))
-    return decision, made
+        why = f"breaker refusals_in_row: {refusals.in_row} refusals in a row"
+    return verdict, [Made(e.SessionStopped(session.id, why))] if why else []
 
 
 def extend_hold(call: Call) -> Decided:

@@ -6,12 +6,12 @@ touches that window only, however late (DESIGN.md §5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agentbudget.account.matching import StepContext, covers
 from agentbudget.account.state import Counter, LimitState, Mark, State
-from agentbudget.account.windows import HOUR_US, bounds
+from agentbudget.account.windows import FOREVER_US, HOUR_US, bounds
 from agentbudget.catalog.terms import LimitMode, LimitTerms, PlanTerms, Scope, Window
 
 LONGEST_US: Final[dict[Window, int]] = {
@@ -48,6 +48,23 @@ class LimitBook:
             known = bounds(window, zone=state.time_zone, anchor_us=anchor_us, now_us=now_us)
             self._windows[window] = known
         return known
+
+    def until_us(self, marks: Iterable[Mark], now_us: int) -> int:
+        """When the first window of marks ends; 0 when one is over."""
+        until_us = FOREVER_US
+        for limit_id, _, start_us in marks:
+            limit = self._state.limits.get(limit_id)
+            if limit is None:  # of a session that is over
+                continue
+            current_us, end_us = self.window(limit.window, now_us)
+            if current_us != start_us:
+                return 0
+            until_us = min(until_us, end_us)
+        return until_us
+
+    def measures(self, marks: Iterable[Mark]) -> set[str]:
+        """What the limits behind marks count."""
+        return {self._state.limits[limit_id].measure for limit_id, _, _ in marks}
 
     def gates(self, path: Iterable[str]) -> tuple[Gate, ...]:
         """Every limit that any step on this path meets, from the root down."""
@@ -172,6 +189,11 @@ class LimitBook:
             if state.origin == "plan" and state.id not in kept:
                 state.amount = None
         self.version += 1
+
+
+def added(measures: Mapping[str, int], more: Mapping[str, int], sign: int) -> dict[str, int]:
+    """Units of each measure, with others added or taken away. A new dict: a hold's own is its entry's."""
+    return {m: measures.get(m, 0) + sign * more.get(m, 0) for m in (*measures, *(m for m in more if m not in measures))}
 
 
 def of_type(kind: str, limits: Iterable[LimitTerms]) -> list[LimitTerms]:

@@ -6,7 +6,7 @@ It is caught up with at the next command of the customer, whatever the command i
 from __future__ import annotations
 
 from agentbudget.account import events as e
-from agentbudget.account.apply import Books
+from agentbudget.account.books import Books
 from agentbudget.account.decide import MAX_TOTAL, Made, issue_postings
 from agentbudget.account.windows import bounds
 from agentbudget.catalog.terms import GrantTerms

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Row, budget_row, constraint, refusal, suggest
 from agentbudget.account.decide import Call, Decided, Made, amount_ok, depth_ok, event_of, name_ok, replayed
 from agentbudget.account.decision import Affordable, Decision, Done, Opened, failing_first
+from agentbudget.account.queueing import recalling_or_final
+from agentbudget.account.recall import Ask
 from agentbudget.account.sessions import MAX_DEPTH
 from agentbudget.account.state import SessionState
 from agentbudget.amounts import Credits
@@ -27,9 +30,14 @@ def open_session(call: Call) -> Decided:
     command: c.OpenSession = call.command
     if f"session:{command.session}" in call.hits:
         return _join(call, command)
-    refused = _new_ok(call, command) or _room(call, command.parent, command.budget or 0)
+    refused = _new_ok(call, command)
     if refused is not None:
         return refused, []
+    who = f"session:{command.session}"
+    lack = _room(call, command.parent, command.budget or 0, who)
+    if lack is not None:
+        return recalling_or_final(call, lack.wanted, lack.refused), []
+    call.books.recalls.leave(who)
     return Opened((command.session,)), _opening(call, command)
 
 
@@ -94,8 +102,15 @@ def auto_parent(call: Call, entity: str) -> str | None:
     return None
 
 
-def _room(call: Call, parent_id: str | None, units: int) -> Decision | None:
-    """A refusal when the sessions above cannot set ``units`` aside."""
+class Lack(NamedTuple):
+    """The sessions above have no room: the refusal, and what was wanted as the queue sees it."""
+
+    refused: Decision
+    wanted: Ask
+
+
+def _room(call: Call, parent_id: str | None, units: int, who: str) -> Lack | None:
+    """None when the sessions above can set ``units`` aside, behind those who asked before."""
     parent = None if parent_id is None else call.books.rooms.get(parent_id)
     if parent is None:
         return None
@@ -104,15 +119,19 @@ def _room(call: Call, parent_id: str | None, units: int) -> Decision | None:
         for level, need in call.books.rooms.needs(parent, units)
         if level.budget is not None
     ]
+    wanted = Ask(who, rows, parent)
+    if call.books.recalls.tickets:
+        call.books.recalls.put_behind(wanted, call.now_us)
     if all(row[0] for row in rows):
         return None
     constraints = tuple(constraint(row) for row in rows)
     fits = Credits.of_nano(max(0, min((row[4] or 0) - row[5] - row[6] for row in rows)))
     binding = failing_first(constraints)[0]
-    return Decision(
+    refused = Decision(
         False, binding.kind, constraints, Affordable(fits), Credits.of_nano(units),
         suggestions=suggest(binding, fits), session=parent.id,
     )  # fmt: skip
+    return Lack(refused, wanted)
 
 
 def _opening(call: Call, command: c.OpenSession) -> list[Made]:
@@ -162,21 +181,27 @@ def fan_out(call: Call) -> Decided:
     already = tuple(child.session for child in command.children if f"session:{child.session}" in call.hits)
     if already:
         return Opened(already, joined=True), []
+    who = f"session:{command.children[0].session}"
     opened: list[str] = []
     made: list[Made] = []
-    taken, refused = 0, None
+    taken, refused, lack = 0, None, None
     for child in command.children:
         if child.parent != command.parent or child.budget is None:
             raise InvalidRequest("every child names the same parent and states a budget", "children")
-        denial = _new_ok(call, child) or _room(call, command.parent, taken + child.budget)
-        refused = refused or denial
-        if denial is None:
+        denial = _new_ok(call, child)
+        full = None if denial is not None else _room(call, command.parent, taken + child.budget, who)
+        lack = lack or full
+        refused = refused or denial or (None if full is None else full.refused)
+        if denial is None and full is None:
             taken += child.budget
             opened.append(child.session)
             made += _opening(call, child)
-    if len(opened) < command.at_least and refused is not None:
+    if len(opened) >= command.at_least or refused is None:
+        call.books.recalls.leave(who)
+        return Opened(tuple(opened), refused=refused), _once(made)
+    if lack is None or lack.refused is not refused:
         return refused, []
-    return Opened(tuple(opened), refused=refused), _once(made)
+    return recalling_or_final(call, lack.wanted, refused), []
 
 
 def _once(made: list[Made]) -> list[Made]:
@@ -205,9 +230,10 @@ def fund_session(call: Call) -> Decided:
     amount_ok(session.budget + command.amount, "budget")
     before_units = max(session.carve, session.consumption)
     more = max(session.carve + command.amount, session.consumption) - before_units
-    refused = _room(call, session.parent, more)
-    if refused is not None:
-        return refused, []
+    lack = _room(call, session.parent, more, f"fund:{session.id}")
+    if lack is not None:
+        return recalling_or_final(call, lack.wanted, lack.refused), []
+    call.books.recalls.leave(f"fund:{session.id}")
     return Done(True, session.id), [Made(e.SessionFunded(session.id, command.amount), key=call.key)]
 
 

@@ -93,8 +93,21 @@ Slice = tuple[str, int]
 """So many nanocredits of one grant."""
 
 
+class LeaseState(Struct):
+    """What makes a hold a lease: who holds it, the last renewal applied, the policy epoch it was opened under, when it was
+    last heard of in an entry, and since when its holder is silent (None: it is not)."""
+
+    holder: str
+    seq: int
+    policy: int
+    wind_down: bool
+    renewed_us: int
+    suspended_us: int | None = None
+
+
 class HoldState(Struct):
-    """An open hold: what is still held, where, and what its parts have charged."""
+    """An open hold: what is still held, where, and what its parts have charged. ``lease``: it is a lease; its ``measures`` are
+    then those that something on its path counts."""
 
     step: str
     session: str
@@ -110,11 +123,13 @@ class HoldState(Struct):
     ttl_us: int
     dispatched: bool
     charged: list[Slice] = field(default_factory=list)
+    lease: LeaseState | None = None
 
 
 class SessionState(Struct):
-    """A session. ``consumption`` is what counts against its budget: own and closed children's spending and holds, and for
-    each open child the larger of its carve-out and its own consumption."""
+    """A session. ``steps``: begun as holds, or settled on leases; ``leased_steps``: steps that its leases hold.
+    ``consumption`` is what counts against its budget: own and closed children's spending and holds, and for each open child
+    the larger of its carve-out and its own consumption."""
 
     id: str
     parent: str | None
@@ -138,6 +153,7 @@ class SessionState(Struct):
     held: int = 0
     steps: int = 0
     open_holds: int = 0
+    leased_steps: int = 0
     children: list[str] = field(default_factory=list)
     rest_steps: int = 0
     rest_us: int = 0
@@ -159,7 +175,8 @@ class Refusals(Struct):
 
 
 class State(Struct):
-    """Everything of a customer."""
+    """Everything of a customer. ``policy``: the policy epoch, the number of the last entry that may make what a lease was
+    granted under untrue (a limit, a plan, a moved entity, a pause of anything but a session)."""
 
     customer: str
     seq: int = 0
@@ -169,6 +186,7 @@ class State(Struct):
     anchor_us: int = 0
     created_us: int = 0
     plan_us: int = 0
+    policy: int = 0
     grants: dict[str, GrantState] = field(default_factory=dict)
     plan_issued: dict[str, int] = field(default_factory=dict)
     debts: list[Debt] = field(default_factory=list)

@@ -79,6 +79,8 @@ def balance(call: Call, _: str) -> Answer:
         overdraft=call.books.wallet.drawn(OVERDRAFT),
         receivable=call.books.wallet.drawn(RECEIVABLE),
         grants=views,
+        leased=sum(hold.amount for hold in call.books.leases.all()),
+        suspended=sum(h.amount for h in call.books.leases.all() if h.lease and h.lease.suspended_us is not None),
     )
 
 
@@ -142,6 +144,7 @@ def holds(call: Call, only: str) -> Answer:
         HoldView(
             hold.step, hold.session, hold.kind, hold.model or hold.tool or "", hold.amount,
             sum(n for _, n in hold.charged), hold.opened_us, hold.dispatched,
+            "" if hold.lease is None else hold.lease.holder, None if hold.lease is None else hold.lease.suspended_us,
         )
         for hold in call.books.state.holds.values()
         if only in ("", hold.session)

@@ -199,6 +199,13 @@ class Wallet:
         for order in heapq.merge(*(pool.orders for pool in pools)):
             yield next(pool.grants[order] for pool in pools if order in pool.grants)
 
+    def usable(self, grant_id: str, context: StepContext, now_us: int) -> bool:
+        """True when credits given back to the grant would be free for the step."""
+        if grant_id in DRAWN:
+            return True
+        grant = self._state.grants[grant_id]
+        return not grant.is_expired(now_us) and covers(grant.scope, context)
+
     def drawn(self, grant_id: str) -> int:
         """What is consumed of @overdraft or @receivable: the debt, or what billing has still to collect."""
         grant = self._state.grants.get(grant_id)
@@ -273,6 +280,17 @@ def split(slices: Sequence[Slice], amount: int) -> tuple[list[Slice], list[Slice
         if part > now:
             rest.append((grant, part - now))
     return first, rest
+
+
+def merged(slices: Iterable[Slice], more: Iterable[Slice]) -> list[Slice]:
+    """Slices in the order in which they were burnt; neighbours of one grant are one slice."""
+    joined: list[Slice] = []
+    for grant, amount in (*slices, *more):
+        if joined and joined[-1][0] == grant:
+            joined[-1] = (grant, joined[-1][1] + amount)
+        else:
+            joined.append((grant, amount))
+    return joined
 
 
 def pay_debts(wallet: Wallet, debts: list[Debt]) -> tuple[list[Posting], list[tuple[str, int]]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agentbudget.catalog.estimate import Estimate, Estimator, estimate_input
     from agentbudget.catalog.load import Catalog, Feature
     from agentbudget.catalog.model import catalog_schema
-    from agentbudget.catalog.pricing import Charge, PriceRequest, Quote, UnknownPrice
+    from agentbudget.catalog.quotes import Charge, PriceRequest, Quote, UnknownPrice
     from agentbudget.catalog.usage import Usage
 
 __all__ = [
@@ -34,7 +34,7 @@ _NAMES_OF = {
     "estimate": ("Estimate", "Estimator", "estimate_input"),
     "load": ("Catalog", "Feature"),
     "model": ("catalog_schema",),
-    "pricing": ("Charge", "PriceRequest", "Quote", "UnknownPrice"),
+    "quotes": ("Charge", "PriceRequest", "Quote", "UnknownPrice"),
     "usage": ("Usage",),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _NAMES_OF.items() for name in names}

@@ -91,6 +91,12 @@ class TokenCard(Struct, frozen=True):
         fixed, each_output = self._parts(size)
         return -(-(fixed + each_output * size.output_tokens) // self.denominator)
 
+    def hold_of(self, input_tokens: int, output_tokens: int) -> int:
+        """:meth:`hold` of one call by tokens alone."""
+        tier = bisect_left(self.starts, input_tokens) if self.starts else 0
+        total = self.dearest_input[tier] * input_tokens + self.dearest_output[tier] * output_tokens + self.per_call
+        return -(-total // self.denominator)
+
     def affordable(self, size: Size, nano: int) -> int | None:
         fixed, each_output = self._parts(size)
         left = nano * self.denominator - fixed

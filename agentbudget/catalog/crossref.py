@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from agentbudget.amounts import to_nano
-from agentbudget.catalog.pricing import KINDS
+from agentbudget.catalog.quotes import KINDS
 from agentbudget.catalog.source import KeyPath
 from agentbudget.catalog.terms import MEASURES
 from agentbudget.errors import AgentBudgetError

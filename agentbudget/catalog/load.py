@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from agentbudget.amounts import MAX_NANO, NANO, USD
 from agentbudget.catalog.cards import half_even
-from agentbudget.catalog.pricing import Charge, Pricer, PriceRequest, Quote
+from agentbudget.catalog.pricing import Plain, PlainKey, Pricer
+from agentbudget.catalog.quotes import Charge, PriceRequest, Quote
 from agentbudget.catalog.source import Fault, Format, KeyPath, line_of, parse, path_text
 from agentbudget.catalog.terms import FeatureType, PlanTerms
 from agentbudget.catalog.usage import Usage
@@ -153,6 +154,10 @@ class Catalog:
         Raises :class:`UnknownPrice` where nothing prices the model and the usage states no cost.
         """
         return self._pricer.charge(request, usage)
+
+    def plain(self, key: PlainKey) -> Plain | None:
+        """See :meth:`Pricer.plain`."""
+        return self._pricer.plain(key)
 
     def context_window(self, request: PriceRequest) -> int:
         """Tokens of the model's context window: the price table's, else the named ceiling's. Give it to

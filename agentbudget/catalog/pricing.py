@@ -11,117 +11,20 @@ import re
 import time
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgspec
 from msgspec import Struct
 
 from agentbudget.amounts import MAX_NANO
 from agentbudget.catalog.cards import Card, FreeCard, Size, TokenCard, half_even, is_consistent, micro
+from agentbudget.catalog.quotes import Charge, Kind, PriceRequest, Quote, unknown_price
 from agentbudget.catalog.rates import Ceiling, Override, Rate, covers
 from agentbudget.catalog.table import REMEMBERED, Listed, PriceTable
-from agentbudget.catalog.usage import MAX_COUNT, Usage, exact
-from agentbudget.errors import AgentBudgetError, InvalidAmount, InvalidRequest
+from agentbudget.catalog.usage import Usage, exact
+from agentbudget.errors import InvalidAmount
 
-Kind: TypeAlias = Literal["llm", "tool", "retrieval", "embedding", "agent"]
-KINDS: Final = ("llm", "tool", "retrieval", "embedding", "agent")
+PlainKey: TypeAlias = tuple[str | None, "Kind", str | None, str | None, str | None, str | None]
 _MODEL_KINDS: Final = ("llm", "embedding")
-
-
-class PriceRequest(Struct, frozen=True, kw_only=True):
-    """A step to be priced.
-
-    tool: the tool's or retriever's name.  input_tokens: an upper bound (see ``estimate``), for each of ``quantity``
-    calls.
-    by_reference: part of the input is elsewhere (URLs, file ids, a stored conversation), so it holds the context
-    window.
-    audio: audio goes in or out, so audio prices may apply.  server_tools: the provider may run tools of its own
-    (searches).
-    seconds, documents: bounds, where a rate counts them.  at_us: UTC microseconds (None: now); give the charge the same
-    as the quote, since providers price by the time of the request.
-    """
-
-    kind: Kind
-    model: str | None = None
-    tool: str | None = None
-    provider: str | None = None
-    feature: str | None = None
-    workflow: str | None = None
-    customer: str | None = None
-    input_tokens: int = 0
-    max_output_tokens: int | None = None
-    by_reference: bool = False
-    audio: bool = False
-    server_tools: bool = False
-    quantity: int = 1
-    seconds: Any = None
-    documents: int | None = None
-    at_us: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidRequest(f"{self.kind!r} is no kind of step: use one of {', '.join(KINDS)}", "kind")
-        counts = (("input_tokens", 0), ("max_output_tokens", 0), ("quantity", 1), ("documents", 0))
-        for name, least in counts:
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or not least <= value <= MAX_COUNT):
-                raise InvalidRequest(f"{value!r} is no count: give a whole number from {least} to 2**53 - 1", name)
-        if self.seconds is not None:
-            exact(self.seconds)
-
-
-class Quote(Struct, frozen=True):
-    """The most a step can cost: what to hold. ``amount`` is in nanocredits, rounded up.
-
-    rate: the id of the rate that matched (None: no rate, so free).  output_cap_source: ``request``, ``price table``, or
-    the name of the ceiling that ``max_output_tokens`` comes from.
-    """
-
-    amount: int
-    tokens: int
-    input_tokens: int
-    max_output_tokens: int
-    output_cap_source: str
-    rate: str | None
-    most_output_tokens: int
-    card: Card
-    size: Size
-    beside: int = 0
-
-    def affordable_output_tokens(self, nano: int) -> int:
-        """How many output tokens (for each call) ``nano`` nanocredits buy beside this input; 0 if even the input does
-        not fit.
-
-        Exact: a quote for that many fits, one more does not, unless output is free, when it is the most the model
-        gives.
-        """
-        if nano < self.beside:
-            return 0
-        affordable = self.card.affordable(self.size, nano - self.beside)
-        return self.most_output_tokens if affordable is None else affordable
-
-
-class Charge(Struct, frozen=True):
-    """What a step cost: nanocredits, rounded half to even. ``notes`` say what was unusual about the pricing."""
-
-    nano: int
-    tokens: int
-    rate: str | None
-    priced_model: str | None
-    notes: tuple[str, ...] = ()
-
-
-class UnknownPrice(AgentBudgetError):
-    """Nothing prices this model, so the step must not run. ``line`` is the catalog text to add (TOML)."""
-
-    def __init__(self, model: str = "", provider: str = "", line: str = "", *rest: object) -> None:
-        super().__init__(model, provider, line, *rest)
-        self.model, self.provider, self.line = model, provider, line
-
-    def __str__(self) -> str:
-        what = f"model {self.model!r}" if self.model else "a model step that names no model"
-        of = f" of provider {self.provider!r}" if self.provider else ""
-        return f"no price is known for {what}{of}, so it may not run; add its price to the catalog:\n{self.line}"
 
 
 class _Candidate(NamedTuple):
@@ -144,6 +47,26 @@ class _Priced(NamedTuple):
     ceiling: bool = False
 
 
+class Plain(Struct, frozen=True):
+    """What steps of one shape cost by tokens alone, at any time: the common case of :meth:`Pricer.quote` and ``charge`` ready
+    to compute. ``most``: output that the model gives at most; the rest as in :class:`Quote`."""
+
+    card: TokenCard
+    rate: str | None
+    model: str | None
+    most: int
+
+    def hold(self, input_tokens: int, output_tokens: int) -> int:
+        """Nanocredits to hold, rounded up."""
+        return self.card.hold_of(input_tokens, output_tokens)
+
+    def charge(self, usage: Usage) -> int | None:
+        """Nanocredits of this usage, half to even; None where more must be looked at (another model was served)."""
+        if usage.model is not None and usage.model != self.model:
+            return None
+        return self.card.charge(usage, _NO_SIZE)
+
+
 class Pricer:
     """Prices steps by compiled rates. Immutable but for what it remembers; safe to share across threads."""
 
@@ -154,6 +77,7 @@ class Pricer:
         "_nano_per_unit",
         "_overridden",
         "_overrides",
+        "_plain",
         "_rates",
         "_table",
         "_tables",
@@ -177,6 +101,7 @@ class Pricer:
         self._tables = {markup: PriceTable(nano_per_unit * markup) for markup in markups}
         self._table = self._tables[Fraction(1)]
         self._candidates: dict[tuple[str | None, ...], tuple[_Candidate, ...]] = {}
+        self._plain: dict[PlainKey, tuple[int, Plain | None]] = {}
 
     def quote(self, request: PriceRequest) -> Quote:
         """See :meth:`Catalog.quote`."""
@@ -209,6 +134,38 @@ class Pricer:
             raise InvalidAmount(f"a charge of {nano} nanocredits", "too_large")
         rate, model = (priced.rate, priced.model) if priced else (None, request.model)
         return Charge(nano, usage.tokens, rate, model, tuple(notes))
+
+    def plain(self, key: PlainKey) -> Plain | None:
+        """The price of steps of this shape, where it rests on their tokens alone and does not change with time; None
+        where :meth:`quote` has to look. ``key``: customer, kind, model, tool, provider, feature."""
+        if key[1] not in _MODEL_KINDS or key[2] is None:
+            return None
+        version = self._table.version
+        known = self._plain.get(key)
+        if known is None or known[0] != version:
+            if len(self._plain) > REMEMBERED:
+                self._plain = {}
+            known = self._plain[key] = (version, self._find_plain(key))
+        return known[1]
+
+    def _find_plain(self, key: PlainKey) -> Plain | None:
+        customer, kind, model, tool, provider, feature = key
+        request = PriceRequest(
+            kind=kind, model=model, tool=tool, provider=provider, feature=feature, customer=customer, at_us=0
+        )  # fmt: skip
+        always = all(c.from_us <= -MAX_NANO and c.until_us >= MAX_NANO for c in self._matching(request, model))
+        listed = self._table.find(model, provider) if model else None
+        if not always or (listed is not None and not listed.is_timeless):
+            return None
+        priced = self._price(request, model, 0)
+        if (
+            priced is None
+            or priced.ceiling
+            or not isinstance(priced.card, TokenCard)
+            or not _reads_no_size(priced.card)
+        ):
+            return None
+        return Plain(priced.card, priced.rate, model, self._most_output(request, self._window(model, provider)[0])[0])
 
     def window(self, request: PriceRequest) -> int:
         """The context window in tokens: the price table's, else the named ceiling's."""
@@ -325,24 +282,6 @@ class Pricer:
             if value is not None and covers(ceiling.models, model and model.lower()):
                 return ceiling.name, value
         return "", none
-
-
-def unknown_price(request: PriceRequest) -> UnknownPrice:
-    """The refusal of a model without a price, with the catalog lines that would price it."""
-    model = request.model or ""
-    lines = [
-        "[[rates]]",
-        "model = " + (_toml(model) if model else '"*"'),
-        'tokens = { input = "2.50", output = "10.00" }  # credits per million tokens: write its real prices',
-    ]
-    return UnknownPrice(model, request.provider or "", "\n".join(lines))
-
-
-def _toml(text: str) -> str:
-    """A TOML basic string that matches the name exactly: JSON's escapes are TOML's, and glob characters are
-    bracketed."""
-    literal = re.sub(r"([\[?*])", r"[\1]", text)
-    return msgspec.json.encode(literal.encode("utf-8", "replace").decode()).decode().replace("\x7f", "\\u007f")
 
 
 def _rate_covers(rate: Rate, request: PriceRequest, model: str | None) -> bool:

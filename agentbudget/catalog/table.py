@@ -60,6 +60,11 @@ class Listed:
         self._cards: dict[int, TokenCard] = {}
         self._timeless = None if isinstance(model.prices, list) else self._to_card(model.prices)
 
+    @property
+    def is_timeless(self) -> bool:
+        """Whether its prices are the same at every time."""
+        return self._timeless is not None
+
     def card(self, at_us: int) -> TokenCard:
         """The prices in force at a time (introductions and daily off-peak hours are part of the table)."""
         if self._timeless is not None:
@@ -78,22 +83,31 @@ class PriceTable:
     """Looks models up in genai-prices for one price of a credit and one markup. Safe to share across threads: what is
     remembered is only ever added whole, and two threads that add the same model add equal values."""
 
-    __slots__ = ("_found", "_nano_per_usd", "_snapshot")
+    __slots__ = ("_found", "_nano_per_usd", "_snapshot", "_version")
 
     def __init__(self, nano_per_usd: Fraction) -> None:
         self._nano_per_usd = nano_per_usd
         self._found: dict[tuple[str | None, str], Listed | None] = {}
         self._snapshot: Any = None
+        self._version = 0
 
     def find(self, model: str, provider: str | None = None) -> Listed | None:
         """The model in the table, or None. A provider that the table does not know is as good as none."""
         found = self._remembered().get((provider, model), _ABSENT)
         return self._look_up(model, provider) if found is _ABSENT else found
 
-    def _remembered(self) -> dict[tuple[str | None, str], Listed | None]:
+    @property
+    def version(self) -> int:
+        """Another number whenever the table's data was replaced (by the application's own updater)."""
         snapshot = _snapshots()()
-        if snapshot is not self._snapshot or len(self._found) > REMEMBERED:
+        if snapshot is not self._snapshot:
             self._found, self._snapshot = {}, snapshot
+            self._version += 1
+        return self._version
+
+    def _remembered(self) -> dict[tuple[str | None, str], Listed | None]:
+        if self.version and len(self._found) > REMEMBERED:
+            self._found = {}
         return self._found
 
     def _look_up(self, model: str, provider: str | None) -> Listed | None:

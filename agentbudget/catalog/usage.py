@@ -8,6 +8,7 @@ them that live one hour.
 from __future__ import annotations
 
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -62,9 +63,9 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     currency: str = "USD"
 
     def __post_init__(self) -> None:
-        for name in COUNT_FIELDS:
-            value = getattr(self, name)
+        for value in _counts(self):
             if type(value) is not int or not 0 <= value <= MAX_COUNT:
+                name = next(name for name in COUNT_FIELDS if getattr(self, name) is value)
                 raise InvalidRequest(f"{value!r} is no count: give a whole number from 0 to 2**53 - 1", name)
         if type(self.seconds) is not int or not 0 <= self.seconds < 10**10:
             msgspec.structs.force_setattr(self, "seconds", exact(self.seconds))
@@ -98,6 +99,14 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
         wins."""
         counts = {name: max(getattr(a, name), getattr(b, name)) for name in (*COUNT_FIELDS, "seconds")}
         return cls(**counts, model=b.model or a.model, **_dearer_cost(a, b))
+
+
+def counts_of(usage: Usage) -> dict[str, int]:
+    """The counts of a usage that are not zero, by name."""
+    return {name: count for name, count in zip(COUNT_FIELDS, _counts(usage), strict=True) if count}
+
+
+_counts = attrgetter(*COUNT_FIELDS)
 
 
 def exact(value: Any) -> Decimal:

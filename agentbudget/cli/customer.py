@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -12,7 +12,11 @@ from agentbudget.cli.options import CatalogOption, CustomerArgument, JsonOption,
 if TYPE_CHECKING:
     from agentbudget.account.decision import CustomerView
 
-app = typer.Typer(name="customer", help="Customers: create, show, list.")
+app = typer.Typer(name="customer", help="Customers: create, show, list, pause, resume.")
+
+EntityOption: TypeAlias = Annotated[
+    str | None, typer.Option("--entity", help="Only below this entity, as team:eng; without it the whole customer.")
+]
 
 
 @app.command("create")
@@ -56,6 +60,39 @@ def list_(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
     columns = ("customer", "plan", "wallet", "time zone", "paused", "entries")
     made = table(count(len(rows), "customer"), columns, rows, right=("entries",))
     return Answer({"customers": to_data(views)}, lambda console: console.print(made))
+
+
+@app.command("pause")
+@answers
+def pause(
+    customer: CustomerArgument,
+    entity: EntityOption = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")] = "",
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Refuse every step of a customer, or below one of its entities, until it is resumed, in whatever process they run."""
+    with writer(ledger, catalog) as runtime:
+        one = runtime.customer(customer)
+        one.pause(entity, reason)
+        return _answer(one.info())
+
+
+@app.command("resume")
+@answers
+def resume(
+    customer: CustomerArgument,
+    entity: EntityOption = None,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """End a pause of a customer, or of one of its entities."""
+    with writer(ledger, catalog) as runtime:
+        one = runtime.customer(customer)
+        one.resume(entity)
+        return _answer(one.info())
 
 
 def _answer(view: CustomerView) -> Answer:

@@ -110,9 +110,9 @@ def prepare(runtime: Runtime) -> Customer:
 
 
 def open_session(acme: Customer, budget: Credits) -> Session:
-    """The run's session. It is named, so it can still be looked at afterwards."""
+    """The run's session. It is named, so it can still be looked at afterwards; strict, so each step is an entry to look at."""
     entities = ["user:ana", "agent:scout"]
-    return acme.session(id=SESSION, budget=budget, entities=entities, max_output_tokens=OUTPUT_CAP)
+    return acme.session(id=SESSION, budget=budget, entities=entities, mode="strict", max_output_tokens=OUTPUT_CAP)
 
 
 class Guarded:

@@ -15,6 +15,7 @@ from agentbudget.errors import (
     InvariantBroken,
     KeyConflict,
     LedgerCorrupt,
+    OutOfOrder,
     OwnerUnavailable,
 )
 
@@ -34,7 +35,7 @@ CODES: Final = {
     DONE: "done",
     REFUSED: "refused: the budget, or something that was stated before, says no",
     USAGE: "usage: the command, an amount, a name or a catalog is wrong",
-    UNAVAILABLE: "unavailable: no answer from the ledger (another process writes it, it is not there, the disk is full)",
+    UNAVAILABLE: "unavailable: no answer from the ledger (its owner is silent, it is not there, the disk is full)",
     INTEGRITY: "integrity: the ledger does not verify or does not reconcile",
 }
 
@@ -61,6 +62,7 @@ _CODE_OF: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (OwnerUnavailable, UNAVAILABLE),
     (MissingExtra, UNAVAILABLE),
     (LedgerCorrupt, INTEGRITY),
+    (OutOfOrder, INTEGRITY),
     (InvariantBroken, INTEGRITY),
     (AgentBudgetError, USAGE),  # of the catalog: UnknownPrice
 )

@@ -38,6 +38,7 @@ CatalogOption: TypeAlias = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON: amounts are strings of credits.")]
 CustomerArgument: TypeAlias = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
+SessionArgument: TypeAlias = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 EntityArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="ENTITY", help="As team:eng or user:ana; customer is the root, user:* is every user.")
 ]
@@ -94,8 +95,8 @@ def reader(url: str | None, catalog: str | None = None) -> Iterator[Runtime]:
 
 @contextmanager
 def writer(url: str | None, catalog: str | None = None, *, create: bool = False) -> Iterator[Runtime]:
-    """A runtime that owns the ledger meanwhile. Only with ``create`` may the ledger be new: a misspelt name is an
-    error, not an empty file."""
+    """A runtime that writes: through the process that owns the ledger, where one does, else as its owner meanwhile.
+    Only with ``create`` may the ledger be new: a misspelt name is an error, not an empty file."""
     from agentbudget.runtime.runtime import Runtime
 
     if not create:

@@ -17,8 +17,10 @@ Made by `python -m agentbudget.cli.reference > docs/cli.md`; a test compares the
 
 Every command that opens a ledger takes `--ledger URL` (or `AGENTBUDGET_LEDGER`), and every command takes `--json`: one
 document on standard output, with stable keys, amounts as decimal strings of credits, and times in ISO 8601 with zone. An error
-is one line on standard error, or with `--json` one document `{"error": {"type", "message", "exit_code", ...}}`. Reading
-commands run beside whoever writes the ledger; writing commands are refused (exit code 3) while another process has it open.
+is one line on standard error, or with `--json` one document `{"error": {"type", "message", "exit_code", ...}}`. Every
+command runs beside whatever else has the ledger open: reading ones look at the file, writing ones ask the process that owns it
+(or own it themselves while they run), and what they change counts at once for sessions that run in other processes. When
+nobody who can be reached owns it, a writing command ends with exit code 3 and names who has it.
 """
 
 

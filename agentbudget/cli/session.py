@@ -2,53 +2,208 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentbudget.cli.answer import Answer, answers
-from agentbudget.cli.options import CustomerArgument, JsonOption, LedgerOption, reader
+from agentbudget.cli.options import (
+    CatalogOption,
+    CustomerArgument,
+    JsonOption,
+    KeyOption,
+    LedgerOption,
+    SessionArgument,
+    reader,
+    writer,
+)
+from agentbudget.errors import InvalidRequest
 
-app = typer.Typer(name="session", help="Sessions that are not over: list, show.")
+if TYPE_CHECKING:
+    from agentbudget.account.decision import HoldView
+    from agentbudget.runtime.customer import Customer
+
+app = typer.Typer(name="session", help="Sessions that are not over: list, show, pause, resume, fund, close.")
 
 
 @app.command("list")
 @answers
 def list_(customer: CustomerArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
-    """List the sessions that are open, or that still have open steps."""
+    """List the sessions that are open, or that still have open steps, with what processes have leased of them."""
     from agentbudget.cli.data import to_data
     from agentbudget.cli.tables import table
 
     with reader(ledger) as runtime:
-        found = runtime.customer(customer).sessions.list()
-    rows = [(s.id, s.state, s.budget, s.spent, s.held, s.remaining, s.steps, s.opened_at) for s in found]
-    columns = ("session", "state", "budget", "spent", "held", "remaining", "steps", "opened at")
-    made = table(f"sessions of {customer}, credits", columns, rows, right=columns[2:7])
-    data = [{name: value for name, value in to_data(one).items() if name != "denials"} for one in found]
+        one = runtime.customer(customer)
+        found, leases = one.sessions.list(), _leases(one)
+    rows, data = [], []
+    for s in found:
+        own = _leased(leases, s.id)
+        rows.append((s.id, s.state, s.budget, s.spent, s.held, *own.values(), s.remaining, s.steps, s.opened_at))
+        known = {name: value for name, value in to_data(s).items() if name != "denials"}
+        data.append({**known, **to_data(own)})
+    columns = ("session", "state", "budget", "spent", "held", "leased", "suspended", "remaining", "steps", "opened at")
+    made = table(f"sessions of {customer}, credits", columns, rows, right=columns[2:9])
     return Answer({"customer": customer, "sessions": data}, lambda console: console.print(made))
 
 
 @app.command("show")
 @answers
 def show(
+    customer: CustomerArgument, session: SessionArgument, ledger: LedgerOption = None, as_json: JsonOption = False
+) -> Answer:
+    """Show one session: its budget, what it has spent, holds and has left, who leases of it, and its newest refusals."""
+    with reader(ledger) as runtime:
+        return _answer(runtime.customer(customer), session)
+
+
+@app.command("pause")
+@answers
+def pause(
     customer: CustomerArgument,
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")],
+    session: SessionArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")] = "",
     ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> Answer:
-    """Show one session: its budget, what it has spent, holds and has left, and its newest refusals."""
+    """Refuse every step of a session and its children until it is resumed, in whatever process they run."""
+    with writer(ledger, catalog) as runtime:
+        one = _with_session(runtime.customer(customer), session)
+        one.pause(f"session:{session}", reason)
+        return _answer(one, session)
+
+
+@app.command("resume")
+@answers
+def resume(
+    customer: CustomerArgument,
+    session: SessionArgument,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """End a session's pause, its stop, and an open circuit."""
+    with writer(ledger, catalog) as runtime:
+        one = _with_session(runtime.customer(customer), session)
+        one.resume(f"session:{session}")
+        return _answer(one, session)
+
+
+@app.command("fund")
+@answers
+def fund(
+    customer: CustomerArgument,
+    session: SessionArgument,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Credits to add to its budget, as 5 or 0.50.")],
+    key: KeyOption = None,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Raise a session's budget, and end a stop. A child's parent must have the room."""
+    from agentbudget.account.commands import FundSession
+    from agentbudget.account.decision import Decision
+    from agentbudget.errors import BudgetDenied
+
+    with writer(ledger, catalog) as runtime:
+        one = _with_session(runtime.customer(customer), session)
+        answer: Any = one.link.ask(FundSession(session, one.link.nano(amount), key))
+        if isinstance(answer, Decision):
+            raise BudgetDenied(answer)
+        return _answer(one, session)
+
+
+@app.command("close")
+@answers
+def close(
+    customer: CustomerArgument,
+    session: SessionArgument,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """End a session and its children: no further step of it runs. Steps that are open still settle. Again: nothing."""
+    with writer(ledger, catalog) as runtime:
+        one = _with_session(runtime.customer(customer), session)
+        last = one.sessions.get(session)
+        one.sessions.close(session)
+        return _answer(one, session, last=last)
+
+
+def _with_session(customer: Customer, session: str) -> Customer:
+    """The customer; raises :class:`InvalidRequest` by name when it has no session of that id that is not over."""
+    customer.sessions.get(session)
+    return customer
+
+
+def _answer(customer: Customer, session: str, *, last: Any = None) -> Answer:
+    """A session now. ``last``: how it was before it was closed, for when nothing of it is left to look at."""
     from agentbudget.cli.data import to_data
     from agentbudget.cli.tables import pairs, table
     from agentbudget.runtime.views import at
 
-    with reader(ledger) as runtime:
-        one = runtime.customer(customer)
-        data = to_data(one.sessions.get(session))
-        notes = [note for note in one.denials() if note.session == session]
-    del data["denials"]  # counted by the owner while it runs; what was written down follows
-    made = [pairs(f"session {session}", [(name.replace("_", " "), value) for name, value in data.items()][1:])]
+    data = _status(customer, session, last)
+    leases = [hold for hold in _leases(customer) if hold.session == session]
+    own = {**data, **to_data(_leased(leases, session))}
+    notes = [note for note in customer.denials() if note.session == session]
+    made = [pairs(f"session {session}", [(name.replace("_", " "), value) for name, value in own.items()][1:])]
+    if leases:
+        held = [
+            (hold.holder, hold.kind, hold.name, _credits(hold.amount), at(hold.opened_us), at(hold.suspended_us))
+            for hold in leases
+        ]
+        columns = ("leased by", "kind", "model or tool", "held", "since", "silent since")
+        made.append(table("leases", columns, held, right=("held",)))
     if notes:
         rows = [(at(note.time_us), note.reason, note.entity, note.kind, note.name, note.count) for note in notes]
         columns = ("at", "reason", "entity", "kind", "model or tool", "times")
         made.append(table("refusals, newest first", columns, rows, right=("times",)))
-    return Answer({"customer": customer, **data, "refusals": to_data(notes)}, lambda console: console.print(*made))
+    told = {"leases": [_lease_data(hold) for hold in leases], "refusals": to_data(notes)}
+    return Answer({"customer": customer.id, **own, **told}, lambda console: console.print(*made))
+
+
+def _status(customer: Customer, session: str, last: Any) -> dict[str, Any]:
+    from agentbudget.cli.data import to_data
+
+    try:
+        data = to_data(customer.sessions.get(session))
+    except InvalidRequest:  # closed, with nothing of it open: its owner has put it away
+        if last is None:
+            raise
+        data = {**to_data(last), "state": "closed"}
+    del data["denials"]  # counted by the owner while it runs; what was written down follows
+    return dict(data)
+
+
+def _leases(customer: Customer) -> list[HoldView]:
+    """The open holds that are leases: their steps are decided in the process that holds them."""
+    holds: tuple[HoldView, ...] = customer.link.read("holds")
+    return [hold for hold in holds if hold.holder]
+
+
+def _leased(leases: list[HoldView], session: str) -> dict[str, Any]:
+    """Of a session, its children's not counted: what is leased, and of that what holders have that went silent."""
+    sums: Counter[str] = Counter()
+    for hold in leases:
+        if hold.session == session:
+            sums["leased"] += hold.amount
+            sums["suspended"] += 0 if hold.suspended_us is None else hold.amount
+    return {name: _credits(sums[name]) for name in ("leased", "suspended")}
+
+
+def _lease_data(hold: HoldView) -> dict[str, Any]:
+    """A lease as data: amounts in credits."""
+    from agentbudget.cli.data import to_data
+    from agentbudget.runtime.views import at
+
+    known = {"id": hold.step, "holder": hold.holder, "kind": hold.kind, "name": hold.name}
+    times = {"opened_at": to_data(at(hold.opened_us)), "suspended_at": to_data(at(hold.suspended_us))}
+    return {**known, "amount": str(_credits(hold.amount)), **times}
+
+
+def _credits(nano: int) -> Any:
+    from agentbudget.amounts import Credits
+
+    return Credits.of_nano(nano)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypedDict
 
 import msgspec
 from msgspec import Struct
 
 from agentbudget.account.commands import Hold, Kind
-from agentbudget.amounts import USD, Amount
+from agentbudget.amounts import MAX_NANO, USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
 from agentbudget.catalog.estimate import Estimate, Estimator, serialise
-from agentbudget.errors import InvalidRequest
+from agentbudget.catalog.pricing import Plain
+from agentbudget.catalog.usage import MAX_COUNT, Usage
+from agentbudget.errors import InvalidAmount, InvalidRequest
 
 MODEL_KINDS: Final = ("llm", "embedding")
 MAX_KEY: Final = 150
@@ -91,40 +95,113 @@ class Caps(Struct, frozen=True):
     estimate: Estimator = "bound"
 
 
-class Priced(Struct, frozen=True):
+class Priced(Struct):
     """What a step will hold. ``cap``: the output cap that the hold rests on (None: not a model step). ``catalog``
-    quoted it and will charge it, whatever is loaded meanwhile."""
+    quoted it and will charge it, whatever is loaded meanwhile. ``plain``: priced by tokens alone; its full quote is then made
+    when somebody asks for it (a refusal, a clamp, a stream left early)."""
 
     amount: int
     measures: dict[str, int]
     catalog: Catalog
     cap: int | None = None
-    quote: Quote | None = None
-    request: PriceRequest | None = None
     estimate: str = "fixed"
+    plain: Plain | None = None
+    asked: PriceRequest | Callable[[], PriceRequest] | None = None
+    quoted: Quote | None = None
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the catalog priced it, so that its usage decides what it costs."""
+        return self.asked is not None
+
+    @property
+    def request(self) -> PriceRequest | None:
+        """What the catalog was asked; None for a price that the caller stated."""
+        asked = self.asked
+        if asked is not None and not isinstance(asked, PriceRequest):
+            asked = self.asked = asked()
+        return asked
+
+    @property
+    def quote(self) -> Quote | None:
+        """What the catalog said; None for a price that the caller stated."""
+        request = self.request
+        if self.quoted is None and request is not None:
+            self.quoted = self.catalog.quote(request)
+        return self.quoted
 
     @property
     def rate(self) -> str:
-        return (self.quote.rate or "") if self.quote is not None else "fixed"
+        """The id of the rate that priced it."""
+        if self.plain is not None:
+            return self.plain.rate or ""
+        return (self.quoted.rate or "") if self.quoted is not None else "fixed"
+
+    def charge(self, usage: Usage) -> tuple[int, str]:
+        """Nanocredits of a usage, and the rate that priced them; at a stated price, that."""
+        nano = None if self.plain is None else self.plain.charge(usage)
+        if nano is not None and nano <= MAX_NANO:
+            return nano, self.rate
+        if (request := self.request) is None:
+            return self.amount, "fixed"
+        charge = self.catalog.charge(request, usage)
+        return charge.nano, charge.rate or ""
 
 
 def price(ask: Ask, catalog: Catalog, caps: Caps, *, customer: str, workflow: str | None, now_us: int) -> Priced:
     """What the step holds by the catalog. Raises ``UnknownPrice`` and whatever names a bad input."""
     found, method = _input_of(ask, catalog, caps.estimate)
-    request = PriceRequest(
-        kind=ask.kind, model=ask.model, tool=ask.name, provider=ask.provider, feature=ask.feature, workflow=workflow,
-        customer=customer, input_tokens=found.tokens, by_reference=found.by_reference, audio=found.audio,
-        server_tools=ask.server_tools, quantity=ask.quantity, seconds=ask.seconds, documents=ask.documents, at_us=now_us,
-        max_output_tokens=_cap(ask, caps),
-    )  # fmt: skip
-    quote = catalog.quote(request)
+
+    def request(cap: int | None) -> PriceRequest:
+        return PriceRequest(
+            kind=ask.kind, model=ask.model, tool=ask.name, provider=ask.provider, feature=ask.feature,
+            workflow=workflow, customer=customer, input_tokens=found.tokens, by_reference=found.by_reference,
+            audio=found.audio, server_tools=ask.server_tools, quantity=ask.quantity, seconds=ask.seconds,
+            documents=ask.documents, at_us=now_us, max_output_tokens=cap,
+        )  # fmt: skip
+
+    cap = _cap(ask, caps)
+    plain = (
+        catalog.plain((customer, ask.kind, ask.model, ask.name, ask.provider, ask.feature)) if ask.is_model else None
+    )
+    if plain is not None and _by_tokens(ask, found, cap):
+        return _plainly(ask, catalog, plain, found.tokens, cap, method, request)
+    asked = request(cap)
+    quote = catalog.quote(asked)
     if ask.max_output_tokens is None and ask.kind == "llm" and quote.max_output_tokens > quote.most_output_tokens > 0:
-        request = msgspec.structs.replace(
-            request, max_output_tokens=quote.most_output_tokens
-        )  # our cap, not the caller's
-        quote = catalog.quote(request)
-    cap = quote.max_output_tokens if ask.kind == "llm" else None
-    return Priced(quote.amount, measures_of(ask, catalog, quote.tokens), catalog, cap, quote, request, method)
+        asked = request(quote.most_output_tokens)  # our cap, not the caller's
+        quote = catalog.quote(asked)
+    most = quote.max_output_tokens if ask.kind == "llm" else None
+    measures = measures_of(ask, catalog, quote.tokens)
+    return Priced(quote.amount, measures, catalog, most, method, asked=asked, quoted=quote)
+
+
+def _by_tokens(ask: Ask, found: Estimate, cap: int | None) -> bool:
+    """Whether the tokens alone decide what the step may cost, and are what they must be."""
+    unusual = found.by_reference or found.audio or ask.server_tools or ask.quantity != 1
+    if unusual or ask.seconds is not None or ask.documents is not None or (cap is None and ask.kind == "llm"):
+        return False
+    tokens = found.tokens
+    return (
+        type(tokens) is int
+        and 0 <= tokens <= MAX_COUNT
+        and (cap is None or (type(cap) is int and 0 <= cap <= MAX_COUNT))
+    )
+
+
+def _plainly(
+    ask: Ask, catalog: Catalog, plain: Plain, tokens: int, cap: int | None, method: str,
+    request: Callable[[int | None], PriceRequest],
+) -> Priced:  # fmt: skip
+    if ask.kind == "llm" and ask.max_output_tokens is None and cap is not None and cap > plain.most > 0:
+        cap = plain.most  # our cap, not the caller's
+    out = cap or 0 if ask.kind == "llm" or cap is not None else plain.most
+    amount = plain.hold(tokens, out)
+    if amount > MAX_NANO:
+        raise InvalidAmount(f"a hold of {amount} nanocredits", "too_large")
+    most = cap if ask.kind == "llm" else None
+    measures = measures_of(ask, catalog, tokens + out)
+    return Priced(amount, measures, catalog, most, method, plain, partial(request, cap))
 
 
 def fixed(ask: Ask, catalog: Catalog, caps: Caps, nano: int) -> Priced:
@@ -136,12 +213,12 @@ def fixed(ask: Ask, catalog: Catalog, caps: Caps, nano: int) -> Priced:
 
 def with_cap(priced: Priced, cap: int) -> Priced:
     """The same step with a lower output cap: the request must be lowered with the hold."""
-    if priced.request is None or priced.quote is None:
+    if priced.request is None:
         raise InvalidRequest("only a priced model step can be clamped", "on_short")
     request = msgspec.structs.replace(priced.request, max_output_tokens=cap)
     quote = priced.catalog.quote(request)
     measures = priced.measures | {"tokens": quote.tokens}
-    return Priced(quote.amount, measures, priced.catalog, cap, quote, request, priced.estimate)
+    return Priced(quote.amount, measures, priced.catalog, cap, priced.estimate, asked=request, quoted=quote)
 
 
 def measures_of(ask: Ask, catalog: Catalog, tokens: int) -> dict[str, int]:
@@ -162,7 +239,7 @@ def hold_of(ask: Ask, priced: Priced, *, step: str, session: str, ttl_us: int) -
     return Hold(
         step=step, session=session, kind=ask.kind, amount=priced.amount, measures=priced.measures,
         model=ask.model if ask.is_model else None, tool=None if ask.is_model else ask.name, provider=ask.provider,
-        feature=ask.feature, wind_down=ask.wind_down, fingerprint=_fingerprint(ask), dispatched=ask.dispatched,
+        feature=ask.feature, wind_down=ask.wind_down, fingerprint=fingerprint_of(ask), dispatched=ask.dispatched,
         ttl_us=ttl_us, rate=priced.rate, estimate=priced.estimate, catalog=priced.catalog.version,
         stated=_stated(ask) if ask.key is not None else "",
     )  # fmt: skip
@@ -203,7 +280,8 @@ def _whole(seconds: Any) -> int:
     return int(-(-number // 1))
 
 
-def _fingerprint(ask: Ask) -> str | None:
+def fingerprint_of(ask: Ask) -> str | None:
+    """A hash of the tool and its arguments: what the breaker's repeat rule compares."""
     if ask.fingerprint is not None or ask.arguments is None:
         return ask.fingerprint
     data = serialise([ask.name, ask.arguments]) or repr(ask.arguments).encode("utf-8", "replace")

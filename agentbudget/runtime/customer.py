@@ -32,6 +32,7 @@ from agentbudget.ledger.chain import Anchor, VerifyReport
 from agentbudget.ledger.journal import Archive, DenialNote
 from agentbudget.runtime import reserving
 from agentbudget.runtime.asking import Ask, Caps, StepArguments, hold_of
+from agentbudget.runtime.host import run
 from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.session import Session
@@ -50,6 +51,7 @@ from agentbudget.runtime.views import (
 )
 
 if TYPE_CHECKING:
+    from agentbudget.account.expand import StepLine
     from agentbudget.ledger.audit import Difference
     from agentbudget.ledger.entry import Entry
 
@@ -65,7 +67,7 @@ class Customer:
         self.entities = Entities(link)
         self.limits = Limits(link)
         self.sessions = Sessions(link)
-        self.ledger = CustomerLedger(archive, link.customer)
+        self.ledger = CustomerLedger(archive, link)
 
     def __repr__(self) -> str:
         return f"<Customer {self.id}>"
@@ -92,7 +94,8 @@ class Customer:
         except UnknownPrice as error:
             return reserving.unknown_price(error)
         hold = hold_of(ask, priced, step="explain", session="", ttl_us=0)
-        decision: Any = self.link.ask(Explain(hold, names, workflow))
+        plan = self.link.reading(Explain(hold, names, workflow))
+        decision: Any = run(self.link.host, self.id, plan)
         return reserving.with_output(decision, priced)
 
     def assign_plan(self, plan: str) -> None:
@@ -166,6 +169,7 @@ class Wallet:
     def statement(self, *, since: datetime | None = None, until: datetime | None = None) -> list[StatementLine]:
         """What moved credits, in order, from the ledger alone: entries from ``since`` on, before ``until``."""
         since_us, until_us = to_us(since, "since"), to_us(until, "until")
+        self._link.settle_up()
         return list(lines_of(self._archive.entries(self._link.customer), since_us, until_us))
 
     def _get(self, grant: str) -> Grant:
@@ -248,25 +252,36 @@ class Sessions:
 class CustomerLedger:
     """The customer's entries, and what can be proven from them."""
 
-    __slots__ = ("_archive", "_customer")
+    __slots__ = ("_archive", "_customer", "_link")
 
-    def __init__(self, archive: Archive, customer: str) -> None:
-        self._archive, self._customer = archive, customer
+    def __init__(self, archive: Archive, link: Link) -> None:
+        self._archive, self._customer, self._link = archive, link.customer, link
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Entries with ``seq`` greater than ``after``, in order."""
         from agentbudget.ledger.entry import decode
 
+        self._link.settle_up()
         return (decode(sealed.record) for sealed in self._archive.entries(self._customer, after=after))
+
+    def steps(self, after: int = 0) -> Iterator[StepLine]:
+        """Every settled step in the entries after ``after``, one line each, whether it was an entry of its own or one of many
+        that a renewal lists. Their amounts sum to what was consumed."""
+        from agentbudget.account.expand import step_lines
+
+        for entry in self.entries(after):
+            yield from step_lines(entry)
 
     def verify(self, anchor: Anchor | tuple[int, str] | None = None) -> VerifyReport:
         """Walk the chain (law L7); an anchor kept elsewhere also shows a removed tail."""
         from agentbudget.ledger.chain import verify
 
+        self._link.settle_up()
         return verify(self._archive.entries(self._customer), customer=self._customer, anchor=anchor)
 
     def reconcile(self) -> list[Difference]:
         """Where the account's own fold and the postings' sums differ; empty is right. Ask while nothing is written."""
         from agentbudget.runtime.auditing import reconcile_customer
 
+        self._link.settle_up()
         return reconcile_customer(self._archive, self._customer)

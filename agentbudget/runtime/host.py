@@ -7,16 +7,53 @@ A *plan* is a generator that yields commands and is sent their answers: what to 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 
 T = TypeVar("T")
-Plan: TypeAlias = Generator[Command, Any, T]
+
+
+class Waiting(Protocol):
+    """What a plan may yield beside a command: something that ends by calling ``done`` with a value (or an error), once, from
+    any thread; ``done`` must not be called before ``start`` returns while the caller holds a lock that it takes."""
+
+    def start(self, done: Callable[[Any], None]) -> None: ...
+
+
+class Pause(Struct, frozen=True):
+    """A plan that yields this goes on after so many seconds."""
+
+    seconds: float
+
+
+Plan: TypeAlias = Generator[Command | Waiting | Pause, Any, T]
 OnAnswer: TypeAlias = Callable[[Answer | AgentBudgetError], None]
+
+
+class Beat(Struct, frozen=True):
+    """A process that holds leases says once a second that it lives: of which customers it has some, and the ordinal of the
+    newest catalog that was published to it (0: none)."""
+
+    holder: str
+    customers: tuple[str, ...] = ()
+    catalog: int = 0
+
+
+class Beaten(Struct, frozen=True):
+    """The answer: by customer the leases whose idle amounts are asked back (a changed limit, a pause, a stop, another's
+    need), until each was answered by a renewal; and a newer catalog, where one was published."""
+
+    recall: dict[str, tuple[str, ...]] = {}
+    catalog: int = 0
+    document: bytes = b""
 
 
 class Host(Protocol):
@@ -38,6 +75,19 @@ class Host(Protocol):
         it."""
         ...
 
+    def beat(self, beat: Beat) -> Beaten:
+        """One plain call: the holder's leases live on for another TTL. Blocks for a short time; raises
+        ``OwnerUnavailable`` when no answer came."""
+        ...
+
+    def on_nudge(self, callback: Callable[[], None]) -> None:
+        """Call this, from any thread, when the owner has something to ask back. It must not block."""
+        ...
+
+    def publish_catalog(self, document: bytes) -> int:
+        """Tell every process of the ledger of a new catalog; its ordinal."""
+        ...
+
     def sweep(self) -> None:
         """End what is overdue now, instead of within a second."""
         ...
@@ -53,13 +103,46 @@ def run(host: Host, customer: str, plan: Plan[T], timeout_seconds: float | None 
         command = next(plan)
         while True:
             try:
-                answer = host.ask(customer, command, timeout_seconds)
+                answer = _asked(host, customer, command, timeout_seconds)
             except BaseException as error:  # the plan decides: even an interrupt must give back what it may have held
                 command = plan.throw(error)
             else:
                 command = plan.send(answer)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+def _asked(host: Host, customer: str, what: Any, timeout_seconds: float | None) -> Any:
+    if isinstance(what, Pause):
+        return time.sleep(what.seconds)
+    if not hasattr(what, "start"):
+        return host.ask(customer, what, timeout_seconds)
+    slot = Slot()
+    what.start(slot.put)
+    seconds = host.timeout_seconds if timeout_seconds is None else timeout_seconds
+    if not slot.wait(seconds):
+        raise no_answer_within(seconds)
+    if isinstance(slot.answer, Exception):
+        raise slot.answer
+    return slot.answer
+
+
+class Slot:
+    """Where one blocked caller finds its answer."""
+
+    __slots__ = ("_lock", "answer")
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def put(self, answer: Any) -> None:
+        self.answer = answer
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        return self._lock.acquire(timeout=seconds)
 
 
 async def arun(host: Host, customer: str, plan: Plan[T]) -> T:
@@ -77,17 +160,22 @@ async def arun(host: Host, customer: str, plan: Plan[T]) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def _aask(host: Host, customer: str, command: Command) -> Answer:
+async def _aask(host: Host, customer: str, what: Any) -> Any:
+    if isinstance(what, Pause):
+        return await asyncio.sleep(what.seconds)
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[Answer] = loop.create_future()
+    waiting: asyncio.Future[Any] = loop.create_future()
 
-    def done(answer: Answer | AgentBudgetError) -> None:
+    def done(answer: Any) -> None:
         try:
             loop.call_soon_threadsafe(_resolve, waiting, answer)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
             waiting.cancel()
 
-    host.submit(customer, command, done)
+    if hasattr(what, "start"):
+        what.start(done)
+    else:
+        host.submit(customer, what, done)
     late = loop.call_later(host.timeout_seconds, _resolve, waiting, no_answer_within(host.timeout_seconds))
     try:
         return await waiting
@@ -95,10 +183,10 @@ async def _aask(host: Host, customer: str, command: Command) -> Answer:
         late.cancel()
 
 
-def _resolve(waiting: asyncio.Future[Answer], answer: Answer | AgentBudgetError) -> None:
+def _resolve(waiting: asyncio.Future[Any], answer: Any) -> None:
     if waiting.done():
         return
-    if isinstance(answer, AgentBudgetError):
+    if isinstance(answer, Exception):
         waiting.set_exception(answer)
     else:
         waiting.set_result(answer)

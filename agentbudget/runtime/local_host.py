@@ -1,159 +1,170 @@
 """The local host: the owner is a thread of this process, and its mailbox a queue.
 
-The thread takes everything that waits (at most ``MAX_BATCH``) into one transaction, so callers share commits. A caller
-waits on a lock of its own, which the thread releases: one wake-up each way, nothing polls."""
+The thread takes everything that waits (at most ``MAX_BATCH`` commands) into one transaction, so callers share commits. A
+caller waits on a lock of its own, which the thread releases: one wake-up each way, nothing polls. What other processes of
+the machine send comes into the same mailbox, a sheet for each of their frames (``socket_server.py``)."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import queue
 import socket
 import threading
 import time
 import weakref
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer, Done
 from agentbudget.clock import Clock
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
+from agentbudget.ledger.loading import fenced
 from agentbudget.ledger.store import Store
-from agentbudget.runtime.host import OnAnswer, no_answer_within
-from agentbudget.runtime.owner import MAX_BATCH, Owner, again
+from agentbudget.runtime.host import Beat, Beaten, OnAnswer, Slot, no_answer_within
+from agentbudget.runtime.living import Living
+from agentbudget.runtime.mailbox import CLOSE, NO_CATALOG, OTHERS, SWEEP, Letter, Mailbox, Sheet, weakly
+from agentbudget.runtime.owner import MAX_BATCH, Owner, Reply, Request, again
+from agentbudget.runtime.recalls import Recalls
+from agentbudget.runtime.wire import Publish, may_be_sent_again, may_have_been_carried_out
 
-MAX_MAILBOX: Final = 10_000
-"""Commands that may wait: at 5,000 a second two seconds of work; beyond that a quick refusal serves callers better."""
+BEAT_SECONDS: Final = 2.0
+"""How long a heartbeat waits for its answer: the next is due after a second, and other things wait behind it."""
 TICK_SECONDS: Final = 1.0
 """How often overdue holds and idle customers are looked at while a customer is loaded (DESIGN.md §4: heartbeat)."""
-
-_Letter = tuple[str, Command | None, OnAnswer]
-_CLOSE: Final = "close"
-_SWEEP: Final = "sweep"
-"""Letters without a command are to the thread itself; these stand where the customer would."""
+_FENCED: Final = fenced(1, "").what
 
 
-class _Slot:
-    """Where one blocked caller finds its answer."""
+class _Fenced(Exception):
+    """Another owner has taken the ledger over; this one's last transaction was refused whole."""
 
-    __slots__ = ("_lock", "answer")
-
-    def __init__(self) -> None:
-        self.answer: Answer | AgentBudgetError | None = None
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def put(self, answer: Answer | AgentBudgetError) -> None:
-        self.answer = answer
-        self._lock.release()
-
-    def wait(self, seconds: float) -> bool:
-        return self._lock.acquire(timeout=seconds)
-
-
-class _Mailbox:
-    """What callers and the owner thread share. The thread holds this and never the host, so a forgotten host can be
-    closed."""
-
-    __slots__ = ("dead", "letters", "live", "name")
-
-    def __init__(self) -> None:
-        self.letters: queue.SimpleQueue[_Letter] = queue.SimpleQueue()  # put() takes no lock: finalizers may call it
-        self.live: set[str] = set()
-        self.dead: OwnerUnavailable | None = None
-        self.name = ""
-
-    def put(self, letter: _Letter) -> None:
-        if self.letters.qsize() >= MAX_MAILBOX:
-            raise OwnerUnavailable(f"{MAX_MAILBOX} commands are waiting", self.name, "slow down, then send it again")
-        self.letters.put(letter)
-        if self.dead is not None:  # the thread may have gone between the check of the caller and the put
-            self.refuse_all(self.dead)
-
-    def refuse_all(self, why: OwnerUnavailable) -> None:
-        """Answer everything that waits; callers and the dying thread may do it at once, each letter is taken once."""
-        while True:
-            try:
-                _, _, done = self.letters.get_nowait()
-            except queue.Empty:
-                return
-            done(again(why))
+    def __init__(self, refusal: OwnerUnavailable) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 class LocalHost:
     """The owner of a ledger, on a daemon thread of this process. See :class:`agentbudget.runtime.host.Host`.
 
-    The journal is written by that thread only, and closed by it. Raises what ``journal.claim`` raises.
+    The journal is written by that thread only, and closed by it. ``living``: which steps are worked on, here and in
+    other processes; ``catalog``: the newest that was published; ``new_owner`` makes the owner (``partial(Owner, on_lapse=...)``);
+    ``at_exit``: close when the interpreter ends. Raises what ``journal.claim`` raises.
     """
 
-    def __init__(self, journal: Store, clock: Clock, *, timeout_seconds: float = 30.0) -> None:
-        self.timeout_seconds = timeout_seconds
-        self._mailbox, self._pid = _Mailbox(), os.getpid()
-        self.live = self._mailbox.live
-        self._mailbox.name = f"process {self._pid} on {socket.gethostname()}"
-        started = _Slot()
+    def __init__(
+        self,
+        journal: Store,
+        clock: Clock,
+        *,
+        timeout_seconds: float = 30.0,
+        living: Living | None = None,
+        catalog: Publish = NO_CATALOG,
+        new_owner: Callable[..., Owner] = Owner,
+        at_exit: bool = True,
+    ) -> None:
+        self.timeout_seconds, self._pid = timeout_seconds, os.getpid()
+        self.mailbox = Mailbox(living if living is not None else Living(), catalog)
+        self.live = self.mailbox.living.own
+        self.mailbox.name = process_name()
+        started = Slot()
         self._thread = threading.Thread(
-            target=_serve, args=(self._mailbox, journal, clock, started), name="agentbudget-owner", daemon=True
+            target=_serve,
+            args=(self.mailbox, journal, clock, new_owner, started),
+            name="agentbudget-owner",
+            daemon=True,
         )
         self._thread.start()
         started.wait(-1)
         if isinstance(started.answer, AgentBudgetError):
             self._thread.join()
             raise started.answer
-        self._finalizer = weakref.finalize(self, _close, self._mailbox, self._thread, self._pid, weakref.ref(self))
+        self._finalizer = weakref.finalize(self, _close, self.mailbox, self._thread, self._pid, weakref.ref(self))
+        self._finalizer.atexit = at_exit
+
+    @property
+    def owner(self) -> str:
+        """This process as others are told of it."""
+        return self.mailbox.name
 
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
-        slot = _Slot()
+        slot = Slot()
         self.submit(customer, command, slot.put)
-        seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        if not slot.wait(seconds):
-            raise no_answer_within(seconds)
-        answer = slot.answer
-        if isinstance(answer, AgentBudgetError):
-            raise answer
-        assert answer is not None  # the slot was filled before it was opened
+        answer: Answer = _waited(slot, self.timeout_seconds if timeout_seconds is None else timeout_seconds)
         return answer
 
-    def submit(self, customer: str, command: Command | None, done: OnAnswer) -> None:
-        if self._mailbox.dead is not None:
-            raise again(self._mailbox.dead)
-        if os.getpid() != self._pid:
-            raise OwnerUnavailable(
-                "this process was forked from the owner's",
-                self._mailbox.name,
-                "open a Runtime of its own after the fork",
-            )
-        self._mailbox.put((customer, command, done))
+    def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
+        self._post((customer, command, done))
+
+    def beat(self, beat: Beat) -> Beaten:
+        beaten: Beaten = self._asked(beat, BEAT_SECONDS)
+        return beaten
+
+    def publish_catalog(self, document: bytes) -> int:
+        """Tell every process of the ledger of a new catalog; its ordinal. They hear it at their next beat."""
+        ordinal: int = self._asked(Publish(document))
+        return ordinal
+
+    def on_nudge(self, callback: Callable[[], None]) -> None:
+        """Call this, from any thread, when the owner has something to ask back, so that a beat is due at once. It must
+        not block, and a method does not keep its object alive."""
+        self.mailbox.on_nudge.append(weakly(callback))
 
     def sweep(self) -> None:
-        slot = _Slot()
-        self.submit(_SWEEP, None, slot.put)
-        if not slot.wait(self.timeout_seconds):
-            raise no_answer_within(self.timeout_seconds)
-        if isinstance(slot.answer, AgentBudgetError):
-            raise slot.answer
+        self._asked(SWEEP)
 
     def close(self) -> None:
         self._finalizer()
 
+    def close_soon(self) -> None:
+        """Begin to close, and do not wait for it."""
+        self.mailbox.letters.put(("", CLOSE, _no_answer))
 
-def _close(mailbox: _Mailbox, thread: threading.Thread, pid: int, host: weakref.ref[LocalHost]) -> None:
+    def _asked(self, what: Beat | Publish | str, most_seconds: float = math.inf) -> Any:
+        slot = Slot()
+        self._post(("", what, slot.put))
+        return _waited(slot, min(self.timeout_seconds, most_seconds))
+
+    def _post(self, letter: Letter) -> None:
+        if os.getpid() != self._pid:
+            raise OwnerUnavailable(
+                "this process was forked from the owner's", self.owner, "open a Runtime of its own after the fork"
+            )
+        self.mailbox.put(letter)
+
+
+def process_name() -> str:
+    """This process, for people."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _waited(slot: Slot, seconds: float) -> Any:
+    if not slot.wait(seconds):
+        raise no_answer_within(seconds)
+    if isinstance(slot.answer, AgentBudgetError):
+        raise slot.answer
+    return slot.answer
+
+
+def _close(mailbox: Mailbox, thread: threading.Thread, pid: int, host: weakref.ref[LocalHost]) -> None:
     """Run by ``close()``, at exit, or when the host was forgotten; then it must not wait, since the collector may have
     interrupted a thread that holds what the owner needs."""
     if os.getpid() != pid:  # a forked child has no thread to stop and no ledger to give up
         return
-    mailbox.letters.put((_CLOSE, None, _no_answer))
+    mailbox.letters.put(("", CLOSE, _no_answer))
     if host() is not None and thread is not threading.current_thread():
         thread.join()
 
 
-def _no_answer(answer: Answer | AgentBudgetError) -> None:
+def _no_answer(answer: object) -> None:
     """For the letter that closes: its sender waits for the thread instead."""
 
 
-def _serve(mailbox: _Mailbox, journal: Store, clock: Clock, started: _Slot) -> None:
+def _serve(mailbox: Mailbox, journal: Store, clock: Clock, new_owner: Callable[..., Owner], started: Slot) -> None:
     """The owner thread: claim the ledger, serve until closed, and answer every caller whatever happens."""
     try:
-        owner = Owner(journal, clock, name=mailbox.name, live=mailbox.live)
+        owner = new_owner(journal, clock, name=mailbox.name, live=mailbox.living)
     except BaseException as error:
         journal.close()
         what = f"the ledger cannot be claimed ({type(error).__name__}: {error})"
@@ -162,55 +173,165 @@ def _serve(mailbox: _Mailbox, journal: Store, clock: Clock, started: _Slot) -> N
     why = OwnerUnavailable("the ledger is closed", mailbox.name, "open the Runtime again")
     try:
         _Desk(mailbox, owner).serve()
-        owner.close()
+    except _Fenced as error:
+        why = error.refusal
     except BaseException as error:
-        why = OwnerUnavailable(
-            f"the owner died ({type(error).__name__}: {error})", mailbox.name, "open the Runtime again"
-        )
+        what = f"the owner died ({type(error).__name__}: {error})"
+        why = OwnerUnavailable(what, mailbox.name, "send it again with the same key, or open the Runtime again")
     finally:
         mailbox.dead = why
+        _leave(mailbox, owner, why)
+
+
+def _leave(mailbox: Mailbox, owner: Owner, why: OwnerUnavailable) -> None:
+    """Answer what waits, let the other processes go, and only then give the ledger up: the next owner is one of them."""
+    try:
         mailbox.refuse_all(why)
+        if mailbox.before_closing is not None:
+            mailbox.before_closing()
+        with contextlib.suppress(Exception):  # snapshots only save reading, and the lock is given up all the same
+            owner.close()
+    finally:
+        mailbox.refuse_all(why)
+        mailbox.gone.set()
+
+
+def _is_no_sheet(letter: Letter) -> bool:
+    return type(letter[1]) is not Sheet
 
 
 class _Desk:
     """The owner thread's loop."""
 
-    __slots__ = ("_letters", "_next_tick", "_owner")
+    __slots__ = ("_is_closing", "_letters", "_mailbox", "_next_tick", "_open", "_over", "_owner", "_recalls")
 
-    def __init__(self, mailbox: _Mailbox, owner: Owner) -> None:
-        self._letters, self._owner = mailbox.letters, owner
+    def __init__(self, mailbox: Mailbox, owner: Owner) -> None:
+        self._mailbox, self._letters, self._owner = mailbox, mailbox.letters, owner
         self._next_tick = time.monotonic() + TICK_SECONDS
+        self._is_closing, self._recalls = False, Recalls()
+        self._over: Letter | None = None
+        self._open: list[Letter] = []
 
     def serve(self) -> None:
-        """Until the letter that closes has come; everything before it is answered."""
-        while True:
-            letters = self._gather()
-            self._answer([letter for letter in letters if letter[1] is not None])
-            for what, command, done in letters:
-                if command is None and what == _SWEEP:
-                    self._owner.tick()
-                    done(Done())
-            if any(command is None and what == _CLOSE for what, command, _ in letters):
-                return
-            if time.monotonic() >= self._next_tick:
-                self._owner.tick()
-                self._next_tick = time.monotonic() + TICK_SECONDS
+        """Until the letter that closes has come; everything before it is answered. Raises the refusal when another
+        owner has taken the ledger over."""
+        try:
+            while not self._round():
+                pass
+        except BaseException as error:
+            self._give_up(error)
+            raise
 
-    def _gather(self) -> list[_Letter]:
+    def _round(self) -> bool:
+        """One transaction and what else has come; whether it is time to close."""
+        letters = self._gather()
+        letters.sort(key=_is_no_sheet)  # what is in one batch is concurrent, and commands of sheets need no checking
+        self._open = letters[::-1]  # popped from its end, one by one, as they are answered
+        self._answer(letters)
+        if time.monotonic() >= self._next_tick:
+            self._owner.tick()
+            self._next_tick = time.monotonic() + TICK_SECONDS
+        return self._is_closing and self._over is None
+
+    def _gather(self) -> list[Letter]:
         """Everything that waits, as far as one transaction takes it; blocks for the first letter, or until the next
         tick."""
         patience = max(self._next_tick - time.monotonic(), 0) if self._owner.has_customers else None
+        letter, self._over = self._over, None
+        batch: list[Letter] = []
+        room = MAX_BATCH
         try:
-            batch = [self._letters.get(timeout=patience)]
+            letter = letter if letter is not None else self._letters.get(timeout=patience)
+            while True:
+                what = letter[1]
+                room -= len(what.requests) if type(what) is Sheet else 1
+                if room < 0 and batch:
+                    self._over = letter
+                    return batch
+                batch.append(letter)
+                letter = self._letters.get_nowait()
         except queue.Empty:
-            return []
-        more = min(self._letters.qsize(), MAX_BATCH - 1)
-        batch.extend(self._letters.get_nowait() for _ in range(more))
-        return batch
+            return batch
 
-    def _answer(self, letters: list[_Letter]) -> None:
-        if not letters:
-            return
-        answers = self._owner.handle([(customer, command) for customer, command, _ in letters if command is not None])
-        for (_, _, done), answer in zip(letters, answers, strict=True):
-            done(answer)
+    def _answer(self, letters: list[Letter]) -> None:
+        replies = iter(self._decide(letters))
+        for _, what, done in letters:
+            if type(what) is Sheet:
+                answers = [next(replies) for _ in what.requests]
+                beaten = self._other(what)
+                self._open.pop()
+                what.done(answers, beaten)
+            else:
+                answer = self._said(what) if type(what) in OTHERS else next(replies)
+                self._open.pop()
+                done(answer)
+
+    def _decide(self, letters: list[Letter]) -> list[Reply]:
+        requests: list[Request] = []
+        checked = 0
+        for customer, what, _ in letters:
+            if type(what) is Sheet:
+                requests += what.requests
+                checked = len(requests)
+            elif type(what) not in OTHERS:
+                requests.append((customer, what))  # type: ignore[arg-type]
+        if not requests:
+            return []
+        replies = self._owner.handle(requests, checked=range(checked))
+        first = replies[0]
+        if isinstance(first, OwnerUnavailable) and first.what == _FENCED:
+            raise _Fenced(first)
+        if self._recalls.are_in(requests, replies):
+            self._tell()
+        return replies
+
+    def _said(self, what: Any) -> Any:
+        """The answer to what is no command."""
+        match what:
+            case Beat():
+                return self._beaten(what)
+            case Publish():
+                ordinal = self._mailbox.publish(what)
+                self._tell()
+                return ordinal
+            case "sweep":
+                self._owner.tick()
+            case "close":
+                self._is_closing = True
+        return Done()
+
+    def _other(self, sheet: Sheet) -> Beaten | AgentBudgetError | None:
+        """What a frame says beside its commands."""
+        if sheet.publish is not None:
+            self._said(sheet.publish)
+        if sheet.sweep:
+            self._owner.tick()
+        return self._beaten(sheet.beat) if sheet.beat is not None else None
+
+    def _beaten(self, beat: Beat) -> Beaten | AgentBudgetError:
+        """The owner's word, and the newest catalog for a process that has an older one."""
+        try:
+            recall = self._owner.beat(beat).recall
+        except OwnerUnavailable as error:
+            return again(error)
+        newest = self._mailbox.catalog
+        return Beaten(recall, newest.ordinal, newest.document if newest.ordinal > beat.catalog else b"")
+
+    def _tell(self) -> None:
+        for callback in self._mailbox.on_nudge:
+            callback()
+
+    def _give_up(self, error: BaseException) -> None:
+        """What was taken and not answered. A refused transaction did nothing; else nobody knows what was done: what may be
+        said twice goes to the next owner, and another process learns by the end of its connection."""
+        what = f"the owner died ({type(error).__name__}: {error})"
+        why = OwnerUnavailable(what, self._mailbox.name, "send it again with the same key")
+        for letter in reversed(self._open):
+            if isinstance(error, _Fenced):
+                self._mailbox.refuse(letter, error.refusal)
+            elif isinstance(letter[1], Sheet):
+                continue
+            elif may_be_sent_again(letter[1]):
+                self._mailbox.refuse(letter, why)
+            else:
+                letter[2](may_have_been_carried_out(self._mailbox.name))

@@ -8,32 +8,31 @@ After any failure the states are thrown away and read again from the journal: me
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from agentbudget.account.account import SNAPSHOT_FORMAT, Account, Outcome
 from agentbudget.account.commands import (
     Command,
     CreateCustomer,
-    Explain,
-    ExtendHold,
-    FanOut,
-    FundSession,
-    Hold,
-    OpenSession,
+    LapseLease,
+    Read,
     ReleaseHold,
+    Renew,
     SettleHold,
     keys_of,
 )
-from agentbudget.account.decision import Answer, Decision
+from agentbudget.account.decision import Answer
 from agentbudget.clock import SECOND_US, Clock
-from agentbudget.errors import AgentBudgetError, InvalidRequest, InvariantBroken, LedgerCorrupt, OwnerUnavailable
+from agentbudget.errors import AgentBudgetError, InvariantBroken, LedgerCorrupt, OwnerUnavailable
 from agentbudget.ledger.entry import Entry, Sealed, decode, genesis, seal
 from agentbudget.ledger.journal import Batch, DenialNote, Snapshot
 from agentbudget.ledger.store import Store
+from agentbudget.runtime.checking import malformed, unknown_customer
 from agentbudget.runtime.folding import fold
+from agentbudget.runtime.heard import Heard
+from agentbudget.runtime.host import Beat, Beaten
 
 SNAPSHOT_EVERY: Final = 1_000
 """Entries between snapshots of a small customer: replaying as many takes some 20 ms, which nobody notices at a
@@ -52,7 +51,10 @@ it."""
 MAX_OVERDUE: Final = 64
 """Overdue commands of one customer in one batch; the rest follow at the next tick."""
 
-_STEPS_AND_SESSIONS = (Hold, ExtendHold, OpenSession, FanOut, FundSession, Explain)
+LAPSE_AFTER_US: Final = 24 * 3600 * SECOND_US
+"""What a silent holder has not reported stays held for so long (DESIGN.md §4, crash): a machine may be down overnight."""
+HOLDER_TTL_US: Final = 10 * SECOND_US
+"""A holder says once a second that it lives; after so long without it is silent."""
 
 Request = tuple[str, Command]
 Reply = Answer | AgentBudgetError
@@ -81,11 +83,26 @@ class _Work(Struct):
 class Owner:
     """Serialises every command of its customers. Not thread-safe: exactly one thread may call it.
 
-    ``live`` holds the ids of steps whose holder is known to be alive: their holds do not lapse by silence.
+    ``live`` holds the ids of steps whose holder is known to be alive: their holds do not lapse by silence. A lease whose holder
+    is silent for ``holder_ttl_us`` is suspended, and after ``lapse_after_us`` of that lapses: ``on_lapse`` charges what it holds,
+    or releases it.
     """
 
-    def __init__(self, journal: Store, clock: Clock, *, name: str, live: Container[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        journal: Store,
+        clock: Clock,
+        *,
+        name: str,
+        live: Container[str] = frozenset(),
+        lapse_after_us: int = LAPSE_AFTER_US,
+        on_lapse: Literal["charge", "release"] = "charge",
+        holder_ttl_us: int = HOLDER_TTL_US,
+    ) -> None:
         self._journal, self._clock, self._live = journal, clock, live
+        self._lapse_after_us, self._charge = lapse_after_us, on_lapse == "charge"
+        self._heard = Heard(clock, holder_ttl_us)
+        self._has_committed, self._has_news = False, False
         self._loaded: dict[str, _Loaded] = {}
         self.name = name
         self.epoch = journal.claim(name)
@@ -95,35 +112,74 @@ class Owner:
         """Whether a tick could have anything to do."""
         return bool(self._loaded)
 
-    def handle(self, requests: Sequence[Request]) -> list[Reply]:
+    def handle(self, requests: Sequence[Request], *, checked: Container[int] = ()) -> list[Reply]:
         """Decide a batch (at most ``MAX_BATCH`` commands) in order and make it durable; one answer or error for each.
+        ``checked``: places in the batch of commands whose types are known to be right, because a decoder made them.
 
         Never raises: an error is the answer of the command that it belongs to, and of every command of the batch when
         the commit failed or its outcome is unknown. Sending the same commands again is then safe (law L4)."""
         try:
-            replies, work = self._decide_all(requests)
+            replies, work = self._decide_all(requests, checked)
         except (OwnerUnavailable, LedgerCorrupt) as error:
             return self._failed(requests, error)
         except Exception as error:  # a bug, and nothing was written: only the command that shows it may suffer from it
             if len(requests) == 1:
                 return self._failed(requests, error)
             self._discard()
-            return [self.handle([request])[0] for request in requests]
+            return [
+                self.handle([request], checked=(0,) if at in checked else ())[0] for at, request in enumerate(requests)
+            ]
         try:
             self._commit(work)
         except Exception as error:
             return self._failed(requests, error)
         return replies
 
+    def beat(self, beat: Beat) -> Beaten:
+        """A process that holds leases lives. Answers which of them are asked back; raises ``OwnerUnavailable`` when this owner
+        cannot vouch for that."""
+        self._heard.note(beat.holder)
+        self._load_beating([customer for customer in beat.customers if customer not in self._loaded])
+        recall: dict[str, tuple[str, ...]] = {}
+        for customer in beat.customers:
+            loaded = self._loaded.get(customer)
+            leases = () if loaded is None else loaded.account.recalled(beat.holder)
+            if leases:
+                recall[customer] = leases
+        return Beaten(recall)
+
+    def has_recalls(self) -> bool:
+        """Whether leases have been asked back since the last call: a host may nudge its holders to beat at once."""
+        news, self._has_news = self._has_news, False
+        return news
+
+    def _load_beating(self, customers: Sequence[str]) -> None:
+        """After a start: bring in the customers that a holder has leases of. Reading is a commit too, so it shows a fence."""
+        for at in range(0, len(customers), MAX_BATCH):
+            for reply in self.handle([(customer, Read("customer")) for customer in customers[at : at + MAX_BATCH]]):
+                if isinstance(reply, OwnerUnavailable):
+                    raise reply
+
     def tick(self) -> None:
-        """End what is overdue (silent holds, old sessions) and put idle customers away. Never raises what ``handle``
-        answers."""
+        """End what is overdue (silent holds and leases, old sessions), put idle customers away, and make sure that this is still
+        the owner. Never raises what ``handle`` answers."""
         now_us = self._clock.now_us()
         overdue = [(customer, self._overdue(loaded, now_us)) for customer, loaded in self._loaded.items()]
         for customer, commands in overdue:
             for at in range(0, len(commands), MAX_BATCH):
                 self.handle([(customer, command) for command in commands[at : at + MAX_BATCH]])
         self._put_away_idle()
+        self._heard.forget_silent()
+        self._check_epoch()
+
+    def _check_epoch(self) -> None:
+        """An owner that commits nothing would not notice that another took over, and go on answering beats."""
+        if self._loaded and not self._has_committed:
+            try:
+                self._write(Batch())
+            except Exception:  # whatever went wrong: what is in memory may be another's by now
+                self._discard()
+        self._has_committed = False
 
     def close(self) -> None:
         """Write snapshots of what changed and give the ledger up. Nothing lapses: holds wait for their holders."""
@@ -137,29 +193,34 @@ class Owner:
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
-    def _decide_all(self, requests: Sequence[Request]) -> tuple[list[Reply], _Work]:
+    def _decide_all(self, requests: Sequence[Request], checked: Container[int]) -> tuple[list[Reply], _Work]:
         now_us = self._clock.now_us()
         new: dict[str, list[Command]] = {}
         refused = self._load_all(requests, new, now_us)
         work = _Work(self._find(requests, new), {}, [], {}, [])
         for customer, commands in new.items():  # first: what a dead holder left must not refuse anybody
             for command in commands:
-                self._decide(work, customer, command, now_us)
+                self._decide(work, customer, command, now_us, is_checked=True)
         replies: list[Reply] = []
-        for customer, command in requests:
+        for at, (customer, command) in enumerate(requests):
             error = refused.get(customer)
-            replies.append(again(error) if error is not None else self._decide(work, customer, command, now_us))
+            if error is not None:
+                replies.append(again(error))
+            else:
+                replies.append(self._decide(work, customer, command, now_us, is_checked=at in checked))
         return replies, work
 
-    def _decide(self, work: _Work, customer: str, command: Command, now_us: int) -> Reply:
+    def _decide(self, work: _Work, customer: str, command: Command, now_us: int, *, is_checked: bool) -> Reply:
         loaded = self._loaded.get(customer)
         if loaded is None:
-            return _unknown(customer, command)
+            return unknown_customer(customer, command)
         if not loaded.account.exists and not isinstance(command, CreateCustomer):
-            return _unknown(customer, command)
-        malformed = _malformed(command)
-        if malformed is not None:
-            return malformed
+            return unknown_customer(customer, command)
+        fault = None if is_checked else malformed(command)
+        if fault is not None:
+            return fault
+        if isinstance(command, Renew):
+            self._heard.note(command.holder)
         outcome = loaded.account.handle(command, now_us=now_us, hits=_hits(work, customer, command))
         loaded.used_us = now_us
         self._record(work, customer, loaded, outcome)
@@ -173,6 +234,7 @@ class Owner:
 
     def _record(self, work: _Work, customer: str, loaded: _Loaded, outcome: Outcome) -> None:
         work.touched[customer] = loaded
+        self._has_news |= loaded.account.has_news()
         for draft in outcome.drafts:
             sealed = seal(draft, loaded.head)
             loaded.head = sealed.hash
@@ -190,24 +252,34 @@ class Owner:
             work.denials.extend(loaded.account.denial_notes())
             if loaded.since_snapshot >= loaded.snapshot_after:
                 snapshots.append(_snapshot(customer, loaded))
-        self._journal.commit(Batch(entries=work.entries, snapshots=snapshots, denials=work.denials))
+        self._write(Batch(entries=work.entries, snapshots=snapshots, denials=work.denials))
+
+    def _write(self, batch: Batch) -> None:
+        self._journal.commit(batch)
+        self._has_committed = True
 
     def _find(self, requests: Sequence[Request], new: dict[str, list[Command]]) -> dict[tuple[str, str], Sealed]:
         """One query for all keys of the batch. The end of an open hold needs none: the journal can have no end of it,
         and one that this batch brings is in the overlay."""
         wanted: dict[tuple[str, str], None] = {}
         for customer, command in _all(requests, new):
-            if isinstance(command, SettleHold | ReleaseHold) and self._is_open(customer, command):
+            if isinstance(command, SettleHold | ReleaseHold | LapseLease | Renew) and self._is_open(customer, command):
                 continue
             for key in keys_of(command):
                 wanted[customer, key] = None
         return self._journal.find(list(wanted)) if wanted else {}
 
-    def _is_open(self, customer: str, command: SettleHold | ReleaseHold) -> bool:
+    def _is_open(self, customer: str, command: SettleHold | ReleaseHold | LapseLease | Renew) -> bool:
+        loaded = self._loaded.get(customer)
+        if loaded is None:
+            return False
+        if isinstance(command, Renew):
+            return loaded.account.is_due(command)
+        if isinstance(command, LapseLease):
+            return loaded.account.is_open(command.lease)
         if isinstance(command, SettleHold) and command.part is not None:
             return False  # a part may have been booked before while the hold stays open
-        loaded = self._loaded.get(customer)
-        return loaded is not None and loaded.account.is_open(command.step)
+        return loaded.account.is_open(command.step)
 
     # --- loading and putting away ------------------------------------------------------------------------------------
 
@@ -242,7 +314,13 @@ class Owner:
             new[customer] = overdue
 
     def _overdue(self, loaded: _Loaded, now_us: int) -> list[Command]:
-        return loaded.account.overdue(now_us, self._live)
+        return loaded.account.overdue(
+            now_us,
+            self._live,
+            is_silent=self._heard.is_silent,
+            lapse_after_us=self._lapse_after_us,
+            charge=self._charge,
+        )
 
     def _make_room(self, *, keep: Container[str]) -> None:
         spare = sorted(
@@ -265,7 +343,7 @@ class Owner:
         leaving = {customer: self._loaded.pop(customer) for customer in customers}
         snapshots = [_snapshot(name, loaded) for name, loaded in leaving.items() if loaded.since_snapshot]
         if snapshots:
-            self._journal.commit(Batch(snapshots=snapshots))
+            self._write(Batch(snapshots=snapshots))
 
     def _failed(self, requests: Sequence[Request], error: Exception) -> list[Reply]:
         """Every command of the batch is told, each by an error of its own; the states are read again at the next
@@ -280,20 +358,6 @@ class Owner:
 
     def _unavailable(self, what: str, advice: str = "send it again with the same key") -> OwnerUnavailable:
         return OwnerUnavailable(what, self.name, advice)
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_checked = msgspec.msgpack.Decoder(Command).decode  # a union is a type to msgspec
-
-
-def _malformed(command: Command) -> InvalidRequest | None:
-    """A value of the wrong type would be written, and then never be read again: it is refused here, before anything."""
-    try:
-        _checked(_pack(command))
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        what, _, place = str(error).partition(" - at ")
-        return InvalidRequest(what, place.strip("`").removeprefix("$.") or type(command).__name__)
-    return None
 
 
 def again(error: AgentBudgetError) -> AgentBudgetError:
@@ -327,10 +391,3 @@ def _hits(work: _Work, customer: str, command: Command) -> dict[str, Entry]:
 def _all(requests: Sequence[Request], new: dict[str, list[Command]]) -> Iterable[Request]:
     yield from ((customer, command) for customer, commands in new.items() for command in commands)
     yield from requests
-
-
-def _unknown(customer: str, command: Command) -> Reply:
-    advice = f"create it with runtime.customers.create({customer!r}, plan=...)"
-    if isinstance(command, _STEPS_AND_SESSIONS):
-        return Decision(False, "unknown_customer", detail=f"no customer {customer!r}", suggestions=(advice,))
-    return InvalidRequest(f"there is no customer {customer!r}; {advice}", "customer")

@@ -5,13 +5,15 @@ newest entry, plus what time alone has brought since."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agentbudget.account.commands import Command, Explain, Read
 from agentbudget.account.decision import Answer
 from agentbudget.clock import Clock
 from agentbudget.errors import AgentBudgetError, InvalidRequest
 from agentbudget.ledger.journal import Archive
 from agentbudget.runtime.folding import account_of
-from agentbudget.runtime.host import OnAnswer
+from agentbudget.runtime.host import Beat, Beaten, OnAnswer
 
 
 class ReadHost:
@@ -40,6 +42,17 @@ class ReadHost:
             done(self.ask(customer, command))
         except AgentBudgetError as error:
             done(error)
+
+    def beat(self, beat: Beat) -> Beaten:
+        """A reader holds nothing that could be asked back."""
+        return Beaten()
+
+    def on_nudge(self, callback: Callable[[], None]) -> None:
+        """Nothing is asked of a reader."""
+
+    def publish_catalog(self, document: bytes) -> int:
+        """A reader's catalog is its own."""
+        return 0
 
     def sweep(self) -> None:
         """Nothing is overdue for a reader."""

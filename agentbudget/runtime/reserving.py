@@ -4,19 +4,35 @@ policy."""
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
+from agentbudget.account.admission import refusal as refusal_of
 from agentbudget.account.commands import Explain, Hold, Latch, ReleaseHold
-from agentbudget.account.decision import Affordable, Decision
+from agentbudget.account.decision import Affordable, Decision, Renewed
 from agentbudget.amounts import Credits
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import BudgetAbort, BudgetDenied, OwnerUnavailable
-from agentbudget.runtime.asking import Ask, Caps, Priced, fixed, hold_of, key_ok, price, with_cap
+from agentbudget.runtime.asking import (
+    MODEL_KINDS,
+    Ask,
+    Caps,
+    Priced,
+    fingerprint_of,
+    fixed,
+    hold_of,
+    key_ok,
+    price,
+    with_cap,
+)
+from agentbudget.runtime.claims import Claim
 from agentbudget.runtime.current import current_step
 from agentbudget.runtime.host import Plan, ignore
 from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.lease import Lease, PlainKey
+from agentbudget.runtime.leases import SessionLeases
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.step import Step
 
@@ -34,23 +50,125 @@ OUTPUT_MEASURES: Final = frozenset({"credits", "tokens"})
 """What a lower output cap needs less of."""
 
 
-def reserve(session: Session, ask: Ask) -> Plan[Step]:
-    """Hold the step, or raise ``BudgetDenied`` / ``BudgetAbort`` as the session refuses it."""
+class Got(NamedTuple):
+    """A step that is held: at the owner, or (``own``, ``lease``, ``n``) on a lease, since ``started_us`` (monotonic)."""
+
+    step: str
+    started_us: int
+    own: SessionLeases | None = None
+    lease: Lease | None = None
+    n: int = 0
+
+
+def reserve(session: Session, ask: Ask, cost: Priced | None = None) -> Plan[Step]:
+    """Hold the step, or raise ``BudgetDenied`` / ``BudgetAbort`` as the session refuses it. ``cost``: if it is priced
+    already."""
     yield from session.opening()
     link = session.link
-    step = new_id() if ask.key is None else key_ok(ask.key)
+    if ask.key is not None:
+        key_ok(ask.key)
     try:
-        cost = priced(link, ask, session.caps, session.workflow, session.feature)
+        cost = cost or priced(link, ask, session.caps, session.workflow, session.feature)
     except UnknownPrice as error:
         return (yield from deny(session, unknown_price(error, session.id)))
-    clamps = session.on_short == "clamp" and ask.cap_enforced and ask.kind == "llm" and cost.quote is not None
-    hold = hold_of(ask, cost, step=step, session=session.id, ttl_us=link.hold_ttl_us)
-    answer = yield from _holding(link, ask, msgspec.structs.replace(hold, note_refusal=False) if clamps else hold)
-    if clamps and isinstance(answer, Decision):
-        cost, answer = yield from _clamped(session, ask, cost, hold, answer)
-    if isinstance(answer, Decision):
-        return (yield from deny(session, with_output(answer, cost)))
-    return Step(link, ask, cost, step=step, session=session.id, on_unknown=session.on_unknown, outer=current_step())
+    clamps = session.on_short == "clamp" and ask.cap_enforced and ask.kind == "llm" and cost.is_priced
+    got = yield from _holding(session, ask, cost, note=not clamps)
+    if clamps and isinstance(got, Decision):
+        cost, got = yield from _clamped(session, ask, cost, got)
+    if isinstance(got, Decision):
+        return (yield from deny(session, with_output(got, cost)))
+    return step_of(session, ask, cost, got)
+
+
+def at_once(session: Session, ask: Ask, cost: Priced) -> Step | None:
+    """Begin the step on what the session has leased already, asking nobody; None when the owner must be asked."""
+    own = session.leases
+    if own is None or own.is_strict or ask.key is not None:
+        return None
+    if own.patterns.repeats_count and (ask.fingerprint is not None or ask.arguments is not None):
+        return None  # a pattern may be in it
+    begun = own.begin(lease_key(ask), cost.amount, cost.measures, ask.dispatched)
+    if begun is None:
+        return None
+    lease, n, started_us = begun
+    got = Got(f"{lease.id}.{n}", started_us, own, lease, n)
+    return Step(session.link, ask, cost, got, session.id, session.on_unknown, current_step())
+
+
+def step_of(session: Session, ask: Ask, cost: Priced, got: Got) -> Step:
+    """The handle of a step that is held."""
+    return Step(session.link, ask, cost, got, session.id, session.on_unknown, current_step())
+
+
+def lease_key(ask: Ask) -> PlainKey:
+    """The lease that serves steps like this one, as a plain ``Key``: it is looked up at every step."""
+    if ask.kind in MODEL_KINDS:
+        return (ask.kind, ask.model, None, ask.feature, ask.wind_down)
+    return (ask.kind, None, ask.name, ask.feature, ask.wind_down)
+
+
+def _holding(session: Session, ask: Ask, cost: Priced, *, note: bool) -> Plan[Got | Decision]:
+    """Hold the step on a lease where the session is served by leases, else at the owner. A caller's own key is the owner's:
+    it is unique for ever, in every process (law L4)."""
+    own = session.leases
+    if own is not None and ask.key is None and not own.is_strict:
+        got = yield from _leased(session, own, ask, cost, note=note)
+        if got is not None:
+            return got
+    step = new_id() if ask.key is None else ask.key
+    hold = hold_of(ask, cost, step=step, session=session.id, ttl_us=session.link.hold_ttl_us)
+    answer = yield from _strictly(session.link, ask, hold if note else replace(hold, note_refusal=False))
+    return answer if isinstance(answer, Decision) else Got(step, session.link.clock.monotonic_us())
+
+
+def _leased(session: Session, own: SessionLeases, ask: Ask, cost: Priced, *, note: bool) -> Plan[Got | Decision | None]:
+    """Begin the step on a lease, asking for one or for more where needed; None when this step must be held at the owner."""
+    key, delay_seconds = lease_key(ask), 0.0
+    mark = fingerprint_of(ask) if own.patterns.rules is not None or ask.kind == "tool" else None
+    refused = own.patterns.refuse(mark, ask.name or ask.kind)
+    if refused is not None:
+        return (yield from _tripped(session, own, refused))
+    while not own.is_strict:
+        begun: tuple[Lease, int, int] | Renewed | None = own.begin(key, cost.amount, cost.measures, ask.dispatched)
+        if begun is None:
+            begun = yield from _claimed(session, own, key, ask, cost, note=note)
+        if isinstance(begun, Renewed):
+            if begun.refused is not None:
+                return begun.refused
+            if begun.recalling is not None:
+                delay_seconds = yield from session.link.gave_back(begun.recalling, delay_seconds)
+        elif begun is not None:
+            own.patterns.remember(mark)
+            lease, n, started_us = begun
+            return Got(f"{lease.id}.{n}", started_us, own, lease, n)
+    return None
+
+
+def _claimed(
+    session: Session, own: SessionLeases, key: PlainKey, ask: Ask, cost: Priced, *, note: bool
+) -> Plan[tuple[Lease, int, int] | Renewed | None]:
+    """Ask the owner for a lease that begins with this step. None: something else was under way, look again."""
+    lease = own.lease_for(key)
+    hold = hold_of(ask, cost, step=lease.id, session=session.id, ttl_us=session.link.hold_ttl_us)
+    claim = Claim(own, lease, hold if note else replace(hold, note_refusal=False))
+    try:
+        got = yield claim
+    except BaseException:
+        claim.abandon()
+        raise
+    if type(got) is int:
+        return lease, got, session.link.clock.monotonic_us()
+    if got is None and lease.is_full:
+        own.is_strict = True  # the spool has no room: the owner holds the steps of this session from now on
+    return got  # type: ignore[no-any-return]
+
+
+def _tripped(session: Session, own: SessionLeases, why: str) -> Plan[Decision]:
+    """A pattern that this process saw stops the session, for every process."""
+    own.give_back()
+    yield Latch(session.id, why)
+    return refusal_of("circuit_open", why, entity=f"session:{session.id}", session=session.id,
+                      suggestions=(f"resume or fund session:{session.id} once the cause is understood",))  # fmt: skip
 
 
 def explain(session: Session, ask: Ask) -> Plan[Decision]:
@@ -60,7 +178,9 @@ def explain(session: Session, ask: Ask) -> Plan[Decision]:
         cost = priced(session.link, ask, session.caps, session.workflow, session.feature)
     except UnknownPrice as error:
         return unknown_price(error, session.id)
-    decision = yield Explain(hold_of(ask, cost, step="explain", session=session.id, ttl_us=0))
+    decision = yield from session.link.reading(
+        Explain(hold_of(ask, cost, step="explain", session=session.id, ttl_us=0))
+    )
     return with_output(decision, cost)
 
 
@@ -94,13 +214,13 @@ def priced(link: Link, ask: Ask, caps: Caps, workflow: str | None, feature: str 
     return price(asked, catalog, caps, customer=link.customer, workflow=workflow, now_us=link.clock.now_us())
 
 
-def _holding(link: Link, ask: Ask, hold: Hold) -> Plan[object]:
+def _strictly(link: Link, ask: Ask, hold: Hold) -> Plan[object]:
     """Ask for the hold; when the answer is lost, give back what may have been held.
 
     A caller's own key that got no answer is left alone: the caller sends it again, or it lapses.
     """
     try:
-        return (yield hold)
+        return (yield from link.asked(hold))
     except OwnerUnavailable as error:
         if ask.key is None:
             give_back(link, hold.step, type(error).__name__)
@@ -112,21 +232,19 @@ def _holding(link: Link, ask: Ask, hold: Hold) -> Plan[object]:
         raise
 
 
-def _clamped(session: Session, ask: Ask, priced: Priced, hold: Hold, refused: Decision) -> Plan[tuple[Priced, object]]:
+def _clamped(session: Session, ask: Ask, priced: Priced, refused: Decision) -> Plan[tuple[Priced, Got | Decision]]:
     """Lower the output cap to what fits and hold that; if nothing fits, ask for the whole again so that its refusal
     counts."""
-    link = session.link
     for _ in range(MAX_CLAMPS):
         fits = output_that_fits(refused, priced)
         if fits is None or fits < MIN_OUTPUT_TOKENS or fits >= (priced.cap or 0):
             break
         smaller = with_cap(priced, fits)
-        attempt = msgspec.structs.replace(hold, amount=smaller.amount, measures=smaller.measures, note_refusal=False)
-        answer = yield from _holding(link, ask, attempt)
-        if not isinstance(answer, Decision):
-            return smaller, answer
-        refused = answer
-    return priced, (yield from _holding(link, ask, hold))
+        got = yield from _holding(session, ask, smaller, note=False)
+        if not isinstance(got, Decision):
+            return smaller, got
+        refused = got
+    return priced, (yield from _holding(session, ask, priced, note=True))
 
 
 def output_that_fits(refused: Decision, priced: Priced) -> int | None:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget.account.commands import CreateCustomer
 from agentbudget.catalog import Catalog
-from agentbudget.clock import Clock, SystemClock
+from agentbudget.clock import SECOND_US, Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, open_archive, open_journal
+from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.host import Host
+from agentbudget.runtime.holder import Holder
+from agentbudget.runtime.host import Beaten, Host
 from agentbudget.runtime.link import Link, customer_id
 from agentbudget.runtime.local_host import LocalHost
+from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.settings import Settings, settings_from
+from agentbudget.runtime.sharing import (
+    catalog_of,
+    database_of,
+    document_of,
+    open_spool,
+    recover_all,
+    recover_as_owner,
+)
 from agentbudget.runtime.views import to_us
 
 if TYPE_CHECKING:
@@ -36,8 +50,11 @@ class Runtime:
         self.host, self.clock, self.settings = host, clock, settings
         self._archive, self._catalog = archive, catalog
         self._links: dict[str, Link] = {}
+        self.holder = None if isinstance(host, ReadHost) else self._as_holder(host)
+        self.is_closed = False
+        register(self)
         self.customers = Customers(self)
-        self.ledger = Ledger(archive)
+        self.ledger = Ledger(archive, self)
 
     @classmethod
     def open(
@@ -51,6 +68,8 @@ class Runtime:
         synchronous: str | None = None,
         timeout_seconds: float | None = None,
         hold_ttl_seconds: int | None = None,
+        lapse_after_seconds: int | None = None,
+        on_lapse: str | None = None,
     ) -> Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
@@ -60,16 +79,20 @@ class Runtime:
         ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
         settings = settings_from(
             ledger=ledger if isinstance(ledger, str) else None, host=host, synchronous=synchronous,
-            timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds,
+            timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds, lapse_after_seconds=lapse_after_seconds,
+            on_lapse=on_lapse,
         )  # fmt: skip
         clock = clock or SystemClock()
         found = _catalog(settings.catalog if catalog is None else catalog)
         if read_only:
             archive = open_archive(settings.ledger) if ledger is None or isinstance(ledger, str) else ledger
             return cls(ReadHost(archive, clock), archive, found, clock, settings)
-        store = _store(ledger, settings, clock)
-        local = LocalHost(store, clock, timeout_seconds=settings.timeout_seconds)
-        return cls(local, store, found, clock, settings)
+        if isinstance(ledger, str) or ledger is None:
+            if settings.ledger.startswith("sqlite:"):
+                return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
+            ledger = open_journal(settings.ledger, clock=clock)
+        local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=_new_owner(settings))
+        return cls(local, ledger, found, clock, settings)
 
     @property
     def catalog(self) -> Catalog:
@@ -93,7 +116,10 @@ class Runtime:
             if len(self._links) >= MAX_LINKS:
                 self._links.clear()
             ttl = self.settings.hold_ttl_seconds
-            made = Link(self.host, customer, lambda: self._catalog, self.clock, hold_ttl_seconds=ttl, create=create)
+            made = Link(
+                self.host, customer, lambda: self._catalog, self.clock, hold_ttl_seconds=ttl, create=create,
+                holder=self.holder, ledger=self.settings.ledger,
+            )  # fmt: skip
             link = self._links.setdefault(customer, made)
         link.create = create or link.create
         return link
@@ -102,17 +128,49 @@ class Runtime:
         """Put another catalog in force without a restart: prices from the next step on, plans at each customer's next
         session. Raises ``CatalogError`` with every fault, and then the old one stays."""
         self._catalog = _catalog(catalog)
+        if self.holder is not None:
+            self.holder.catalog = self.host.publish_catalog(document_of(self._catalog))
         return self._catalog
 
+    def _as_holder(self, host: Host) -> Holder:
+        """This process as a holder of leases, with a spool where the ledger outlives it."""
+        if not isinstance(host, MachineHost):
+            return Holder(host, self.clock)
+        path = database_of(self.settings.ledger)
+        holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
+        host.on_nudge(holder.nudge)
+        recover_all(path, host, holder.id)
+        holder.on_pulse = partial(recover_as_owner, path, host, holder.id)
+        holder.start()
+        heard = weakref.WeakMethod(self._published)
+        holder.on_beaten = lambda beaten: None if (tell := heard()) is None else tell(beaten)
+        return holder
+
+    def _published(self, beaten: Beaten) -> None:
+        """Another process of the ledger put a catalog in force."""
+        if self.holder is not None and beaten.catalog > self.holder.catalog:
+            self._catalog, self.holder.catalog = catalog_of(beaten.document), beaten.catalog
+
+    def settle_up(self) -> None:
+        """Have everything that this process did on leases in the ledger now, instead of within a second."""
+        for link in list(self._links.values()):
+            link.settle_up()
+
     def sweep(self) -> None:
-        """End what is overdue now (silent holds, old sessions); the owner does so by itself about once a second."""
+        """End what is overdue now (silent holds, old sessions, steps open too long); it happens by itself about once a second."""
+        if self.holder is not None:
+            self.holder.run_errands()
+            self.holder.pulse()
         self.host.sweep()
 
     def close(self) -> None:
         """Answer what waits, write snapshots, give the ledger up. Open holds stay held for their holders. Again:
         nothing."""
+        self.is_closed = True
+        if self.holder is not None:
+            self.holder.close()
         self.host.close()
-        if isinstance(self.host, ReadHost):
+        if isinstance(self.host, ReadHost | MachineHost):
             _close_archive(self._archive)
 
     def __enter__(self) -> Self:
@@ -160,19 +218,21 @@ class Customers:
 class Ledger:
     """The whole ledger, for those who check it."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, archive: Archive, runtime: Runtime) -> None:
+        self._archive, self._runtime = archive, runtime
 
     def verify(self, anchors: dict[str, Anchor] | None = None) -> LedgerReport:
         """Walk every customer's chain (law L7)."""
         from agentbudget.ledger.chain import verify_ledger
 
+        self._runtime.settle_up()
         return verify_ledger(self._archive, anchors)
 
     def reconcile(self) -> list[Difference]:
         """Every difference between the accounts and the entries; empty is right. Ask while nothing is written."""
         from agentbudget.runtime.auditing import reconcile_ledger
 
+        self._runtime.settle_up()
         return reconcile_ledger(self._archive)
 
 
@@ -182,10 +242,20 @@ def _catalog(source: str | Path | Catalog | None) -> Catalog:
     return Catalog.bundled() if source is None else Catalog.load(source)
 
 
-def _store(ledger: str | Store | None, settings: Settings, clock: Clock) -> Store:
-    if ledger is None or isinstance(ledger, str):
+def _machine_host(settings: Settings, clock: Clock) -> MachineHost:
+    """The host of a ledger file, which the processes of a machine share."""
+
+    def open_store() -> Store:
         return open_journal(settings.ledger, synchronous=settings.synchronous, clock=clock)
-    return ledger
+
+    return MachineHost(
+        open_store, database_of(settings.ledger), clock, timeout_seconds=settings.timeout_seconds,
+        new_owner=_new_owner(settings),
+    )  # fmt: skip
+
+
+def _new_owner(settings: Settings) -> Callable[..., Owner]:
+    return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
 def _close_archive(archive: Any) -> None:

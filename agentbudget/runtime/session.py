@@ -6,7 +6,7 @@ import contextlib
 import logging
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import msgspec
 
@@ -23,16 +23,22 @@ from agentbudget.account.commands import (
 )
 from agentbudget.account.decision import Decision, Opened, SessionView
 from agentbudget.amounts import USD, Amount
+from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
 from agentbudget.runtime import reserving
-from agentbudget.runtime.asking import Ask, Caps, StepArguments
+from agentbudget.runtime.asking import Ask, Caps, Priced, StepArguments
 from agentbudget.runtime.current import SESSION
 from agentbudget.runtime.host import Plan, arun, run
 from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.leases import SessionLeases
 from agentbudget.runtime.link import Link
-from agentbudget.runtime.session_terms import SessionArguments, Terms, terms_of
+from agentbudget.runtime.session_terms import Mode, SessionArguments, Terms, terms_of
 from agentbudget.runtime.step import Step
+from agentbudget.runtime.step_entry import StepEntry
 from agentbudget.runtime.views import SessionStatus, status_of
+
+if TYPE_CHECKING:
+    from agentbudget.runtime.carriers import SessionHandle
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
@@ -46,8 +52,8 @@ class Session:
     share it."""
 
     __slots__ = (
-        "_denied", "_is_open", "_last", "_terms", "_tokens", "feature", "id", "link", "on_denied", "on_unknown", "parent",
-        "workflow",
+        "__weakref__", "_denied", "_is_open", "_last", "_own", "_terms", "_tokens", "feature", "id", "link", "on_denied",
+        "on_unknown", "parent", "workflow",
     )  # fmt: skip
 
     def __init__(self, link: Link, terms: Terms, *, parent: Session | None = None) -> None:
@@ -58,6 +64,7 @@ class Session:
         self.feature: str | None = terms.command.feature or (parent.feature if parent else None)
         self.workflow: str | None = terms.command.workflow or (parent.workflow if parent else None)
         self._is_open = False
+        self._own: SessionLeases | None = None
         self._last: SessionView | None = None
         self._denied: Decision | None = None
         self._tokens: list[Token[Session | None]] = []
@@ -80,6 +87,21 @@ class Session:
         return self._terms.caps.max_output_tokens
 
     @property
+    def mode(self) -> Mode:
+        """``leased`` or ``strict``, as this process serves it."""
+        return self._terms.mode
+
+    @property
+    def leases(self) -> SessionLeases | None:
+        """What this process has leased for it; None in strict mode. For the library's own use."""
+        own, holder = self._own, self.link.holder
+        if own is None and self._terms.mode == "leased" and holder is not None:
+            own = self._own = SessionLeases(holder, self.link.customer, self.id)
+            own.on_unknown = self.on_unknown
+            own.max_step_us = self._terms.command.max_step_us or own.max_step_us
+        return own
+
+    @property
     def is_named(self) -> bool:
         """Whether the caller named it, so that leaving ``with`` only detaches."""
         return self._terms.is_named
@@ -90,12 +112,27 @@ class Session:
         """Hold a step at once. Raises ``BudgetDenied`` (or ``BudgetAbort``) with the decision when it may not run, and
         ``OwnerUnavailable`` when no answer came (within ``timeout_seconds``, else the runtime's): it must not run then
         either (law L8)."""
-        plan = reserving.reserve(self, Ask(kind=kind, **what))
-        return run(self.link.host, self.link.customer, plan, timeout_seconds)
+        ask = Ask(kind=kind, **what)
+        step, cost = self.at_once(ask)
+        if step is not None:
+            return step
+        return run(self.link.host, self.link.customer, reserving.reserve(self, ask, cost), timeout_seconds)
+
+    def at_once(self, ask: Ask) -> tuple[Step | None, Priced | None]:
+        """The step, where what is leased covers it, else None and its cost, as far as it is known."""
+        if not self._is_open or self._terms.mode == "strict":
+            return None, None
+        try:
+            cost = reserving.priced(self.link, ask, self._terms.caps, self.workflow, self.feature)
+        except UnknownPrice:
+            return None, None  # refused where refusals are
+        return reserving.at_once(self, ask, cost), cost
 
     async def areserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
         """:meth:`reserve`, awaited. A cancelled one gives back what it may have held."""
-        return await self._arun(reserving.reserve(self, Ask(kind=kind, **what)))
+        ask = Ask(kind=kind, **what)
+        step, cost = self.at_once(ask)
+        return step if step is not None else await self.arun(reserving.reserve(self, ask, cost))
 
     def step(self, kind: Kind, **what: Unpack[StepArguments]) -> StepEntry:
         """The same as a context manager: ``with`` reserves on entry, ``async with`` awaits it; the body is the step's
@@ -104,11 +141,11 @@ class Session:
 
     def explain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
         """What :meth:`reserve` would answer now. Nothing is held or counted."""
-        return self._run(reserving.explain(self, Ask(kind=kind, **what)))
+        return self.run(reserving.explain(self, Ask(kind=kind, **what)))
 
     async def aexplain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
         """:meth:`explain`, awaited."""
-        return await self._arun(reserving.explain(self, Ask(kind=kind, **what)))
+        return await self.arun(reserving.explain(self, Ask(kind=kind, **what)))
 
     # --- children -----------------------------------------------------------------------------------------------------
 
@@ -127,34 +164,34 @@ class Session:
     ) -> list[Session]:
         """Open ``n`` children at once, as many as fit; when fewer than ``at_least`` (default: all) fit, none and a
         refusal."""
-        return self._run(self._fanning_out(n, budget_each, at_least, stated))
+        return self.run(self._fanning_out(n, budget_each, at_least, stated))
 
     async def afan_out(
         self, n: int, budget_each: Amount | USD, at_least: int | None = None, **stated: Unpack[SessionArguments]
     ) -> list[Session]:
         """:meth:`fan_out`, awaited."""
-        return await self._arun(self._fanning_out(n, budget_each, at_least, stated))
+        return await self.arun(self._fanning_out(n, budget_each, at_least, stated))
 
     # --- the session itself -------------------------------------------------------------------------------------------
 
     def open(self) -> Self:
         """Open it, or join the open one of its id. Again: nothing. Raises ``BudgetDenied`` when it may not be opened
         and ``KeyConflict`` when what is stated differs from what created it."""
-        self._run(self.opening())
+        self.run(self.opening())
         return self
 
     async def aopen(self) -> Self:
         """:meth:`open`, awaited."""
-        await self._arun(self.opening())
+        await self.arun(self.opening())
         return self
 
     def status(self) -> SessionStatus:
         """What it has spent, holds and has left. After ``close()``, what it had come to by then."""
-        return self._run(self._reading())
+        return self.run(self._reading())
 
     async def astatus(self) -> SessionStatus:
         """:meth:`status`, awaited."""
-        return await self._arun(self._reading())
+        return await self.arun(self._reading())
 
     def raise_if_denied(self) -> None:
         """Raise the last refusal that this object (or a child made from it) met, which a framework may have
@@ -165,40 +202,47 @@ class Session:
     def fund(self, amount: Amount | USD, key: str | None = None) -> None:
         """Raise the budget and end a stop. A child's parent must have the room. With a ``key`` it happens once (law
         L4)."""
-        self._run(self._funding(amount, key))
+        self.run(self._funding(amount, key))
 
     async def afund(self, amount: Amount | USD, key: str | None = None) -> None:
         """:meth:`fund`, awaited."""
-        await self._arun(self._funding(amount, key))
+        await self.arun(self._funding(amount, key))
 
     def pause(self, reason: str = "") -> None:
         """Refuse its steps until :meth:`resume`."""
-        self._run(self._asking(SetPaused(f"session:{self.id}", True, reason)))
+        self.run(self._governing(SetPaused(f"session:{self.id}", True, reason)))
 
     async def apause(self, reason: str = "") -> None:
         """:meth:`pause`, awaited."""
-        await self._arun(self._asking(SetPaused(f"session:{self.id}", True, reason)))
+        await self.arun(self._governing(SetPaused(f"session:{self.id}", True, reason)))
 
     def resume(self) -> None:
         """End a pause, a stop, and an open circuit."""
-        self._run(self._asking(SetPaused(f"session:{self.id}", False)))
+        self.run(self._governing(SetPaused(f"session:{self.id}", False)))
 
     async def aresume(self) -> None:
         """:meth:`resume`, awaited."""
-        await self._arun(self._asking(SetPaused(f"session:{self.id}", False)))
+        await self.arun(self._governing(SetPaused(f"session:{self.id}", False)))
 
     def close(self) -> None:
         """End it and its children: no further step. Steps still open end by themselves. Again: nothing."""
-        self._run(self._closing())
+        self.run(self._closing())
 
     async def aclose(self) -> None:
         """:meth:`close`, awaited."""
-        await self._arun(self._closing())
+        await self.arun(self._closing())
+
+    def handle(self) -> SessionHandle:
+        """A value that pickles, with which another thread or process joins this session (opened first), in its trace."""
+        from agentbudget.runtime.carriers import handle_of
+
+        self.open()
+        return handle_of(self, self.link.ledger, self.link.catalog)
 
     # --- context manager ----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._run(self.opening())
+        self.run(self.opening())
         self._tokens.append(SESSION.set(self))
         return self
 
@@ -211,7 +255,7 @@ class Session:
                 self.close()
 
     async def __aenter__(self) -> Self:
-        await self._arun(self.opening())
+        await self.arun(self.opening())
         self._tokens.append(SESSION.set(self))
         return self
 
@@ -242,10 +286,12 @@ class Session:
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
-    def _run(self, plan: Plan[T]) -> T:
+    def run(self, plan: Plan[T]) -> T:
+        """Run one of its plans on this thread. For the library's own use."""
         return run(self.link.host, self.link.customer, plan)
 
-    async def _arun(self, plan: Plan[T]) -> T:
+    async def arun(self, plan: Plan[T]) -> T:
+        """The same on this event loop."""
         return await arun(self.link.host, self.link.customer, plan)
 
     def opening(self) -> Plan[None]:
@@ -254,8 +300,10 @@ class Session:
             return
         if self.parent is not None:
             yield from self.parent.opening()
+        if self.link.holder is not None:
+            self.link.holder.start()
         yield from self.link.keep_plan()
-        answer = yield self._terms.command
+        answer = yield from self.link.asked(self._terms.command)
         if isinstance(answer, Decision):
             self.note_denial(answer)
             raise reserving.refusal(self.on_denied, answer)
@@ -276,11 +324,19 @@ class Session:
 
     def _asking(self, command: Any) -> Plan[Any]:
         yield from self.opening()
-        return (yield command)
+        return (yield from self.link.asked(command))
+
+    def _governing(self, command: Any) -> Plan[None]:
+        """What changes whether its steps may run: none starts on what was leased before."""
+        yield from self._asking(command)
+        if self._own is not None:
+            self._own.patterns.rest()
+            yield from self._own.settling_up()
 
     def _reading(self) -> Plan[SessionStatus]:
         try:
-            return status_of((yield from self._asking(Read("session", self.id))))
+            yield from self.opening()
+            return status_of((yield from self.link.reading(Read("session", self.id))))
         except InvalidRequest:  # nothing of it is open any more, so its owner has put it away
             if self._last is None:
                 raise
@@ -288,12 +344,17 @@ class Session:
 
     def _funding(self, amount: Amount | USD, key: str | None) -> Plan[None]:
         answer = yield from self._asking(FundSession(self.id, self.link.nano(amount), key))
+        if self._own is not None:
+            self._own.patterns.rest()
         if isinstance(answer, Decision):
             yield from reserving.deny(self, answer)
 
     def _closing(self) -> Plan[None]:
         if not self._is_open and not self.is_named:
             return
+        if self._own is not None:
+            self._own.drain()
+            yield from self._own.settling_up()
         with contextlib.suppress(InvalidRequest):  # closed before, by somebody else
             self._last = yield Read("session", self.id)
         yield CloseSession(self.id)
@@ -311,40 +372,10 @@ class Session:
         command = FanOut(
             self.id, tuple(child._terms.command for child in children), n if at_least is None else at_least
         )
-        answer = yield command
+        answer = yield from self.link.asked(command)
         if isinstance(answer, Decision):
             yield from reserving.deny(self, answer)
         return _opened(children, answer)
-
-
-class StepEntry:
-    """What ``session.step(...)`` gives: entering it reserves the step and gives it to the body."""
-
-    __slots__ = ("_ask", "_session", "_step")
-
-    def __init__(self, session: Session, ask: Ask) -> None:
-        self._session, self._ask = session, ask
-        self._step: Step | None = None
-
-    def __enter__(self) -> Step:
-        self._step = self._session._run(reserving.reserve(self._session, self._ask))
-        return self._step.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._step is not None:
-            self._step.__exit__(kind, error, trace)
-
-    async def __aenter__(self) -> Step:
-        self._step = await self._session._arun(reserving.reserve(self._session, self._ask))
-        return await self._step.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._step is not None:
-            await self._step.__aexit__(kind, error, trace)
 
 
 def _renamed(terms: Terms) -> Terms:

@@ -34,7 +34,9 @@ class SessionArguments(TypedDict, total=False):
 
     budget: credits (or USD) that the session may spend [no budget of its own].  entities: whose limits bind it.
     feature: what the plan must entitle.  workflow: for scopes of grants and limits.  id: names the session, so that
-    other threads and processes may join it.  mode: ``leased`` or ``strict`` [leased; both are strict in this version].
+    other threads and processes may join it.  mode: ``leased`` decides
+    most steps in this process, on credits the owner has set aside for it; ``strict`` makes each step durable at the
+    owner before it runs [leased].
     breaker: rules that stop runaway loops [the plan's].  on_denied: ``refuse`` judges each step, ``stop`` latches the
     session, ``abort`` latches it and raises through every ``except Exception`` [refuse]. on_short: ``deny``, or
     ``clamp`` the output cap to what fits [deny].  on_unknown: ``charge`` or ``release`` a step whose outcome is not
@@ -69,6 +71,7 @@ class Terms(Struct, frozen=True):
     is_named: bool
     on_short: OnShort
     caps: Caps
+    mode: Mode = "leased"
 
 
 def terms_of(
@@ -99,7 +102,8 @@ def terms_of(
         max_step_us=_microseconds(stated.get("max_step_seconds"), "max_step_seconds"),
     )
     on_short = stated.get("on_short") or (inherited.on_short if inherited else "deny")
-    return Terms(command, named is not None, on_short, _caps(stated, inherited.caps if inherited else Caps()))
+    mode = stated.get("mode") or (inherited.mode if inherited else "leased")
+    return Terms(command, named is not None, on_short, _caps(stated, inherited.caps if inherited else Caps()), mode)
 
 
 def _caps(stated: SessionArguments, known: Caps) -> Caps:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +20,7 @@ SYNCHRONOUS_VARIABLE: Final = "AGENTBUDGET_SYNCHRONOUS"
 
 HostChoice: TypeAlias = Literal["auto", "local"]
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
+OnLapse: TypeAlias = Literal["charge", "release"]
 _HOSTS: Final = ("auto", "local")
 _SYNCHRONOUS: Final = ("FULL", "NORMAL")
 
@@ -29,7 +30,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     SQLite's; with NORMAL a power loss may lose the newest answers (law L1 then holds against process death only).
 
     timeout_seconds: how long a caller waits for the owner.  hold_ttl_seconds: how long a hold outlives its silent
-    holder."""
+    holder.  lapse_after_seconds: how long what a silent process has leased and not reported waits for its spool;
+    on_lapse: then it is booked in full as ``unknown`` (charge; a late spool corrects it), or given back (release)."""
 
     ledger: str = "memory://"
     catalog: str | None = None
@@ -37,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     synchronous: Synchronous = "FULL"
     timeout_seconds: float = 30.0
     hold_ttl_seconds: int = 60
+    lapse_after_seconds: int = 86_400
+    on_lapse: OnLapse = "charge"
 
     def __post_init__(self) -> None:
         if self.host not in _HOSTS:
@@ -47,6 +51,12 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise InvalidRequest(f"{self.timeout_seconds!r} is not between 0 and 3600 seconds", "timeout_seconds")
         if type(self.hold_ttl_seconds) is not int or not 1 <= self.hold_ttl_seconds <= 86_400:
             raise InvalidRequest(f"{self.hold_ttl_seconds!r} is not between 1 and 86400 seconds", "hold_ttl_seconds")
+        if type(self.lapse_after_seconds) is not int or not 60 <= self.lapse_after_seconds <= 31_536_000:
+            raise InvalidRequest(
+                f"{self.lapse_after_seconds!r} is not between a minute and a year", "lapse_after_seconds"
+            )
+        if self.on_lapse not in get_args(OnLapse):
+            raise InvalidRequest(f"{self.on_lapse!r} is neither charge nor release", "on_lapse")
 
 
 def settings_from(environ: Mapping[str, str] = os.environ, **stated: object) -> Settings:

@@ -10,23 +10,30 @@ import contextlib
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import Token
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from agentbudget.account.commands import DispatchHold, OnUnknown, ReleaseHold, SettleHold
+from agentbudget.account.commands import DispatchHold, Kind, OnUnknown, ReleaseHold, SettleHold
 from agentbudget.account.decision import Settled
 from agentbudget.amounts import USD, Amount, Credits
 from agentbudget.catalog import Usage
-from agentbudget.catalog.usage import COUNT_FIELDS
+from agentbudget.catalog.usage import counts_of
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
 from agentbudget.runtime import streams
 from agentbudget.runtime.asking import Ask, Priced
 from agentbudget.runtime.current import STEP
 from agentbudget.runtime.failures import proves_not_billed
+from agentbudget.runtime.forks import generation
 from agentbudget.runtime.host import Plan, arun, ignore, run
 from agentbudget.runtime.link import Link
+from agentbudget.runtime.step_ends import came_so_far, settlement_on_lease, stated_of, unheard
+from agentbudget.runtime.upkeep import end_unheard, lapsed_while_open
 from agentbudget.runtime.views import Settlement, StepState, settlement_of
+
+if TYPE_CHECKING:
+    from agentbudget.runtime.reserving import Got
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
@@ -41,34 +48,45 @@ class Step:
     """
 
     __slots__ = (
-        "__weakref__", "_answer", "_came", "_end", "_is_dispatched", "_is_shared", "_link", "_on_unknown", "_priced",
-        "_started_us", "_state", "_streaming", "_token", "id", "kind", "max_output_tokens", "model", "name", "outer",
-        "session",
+        "__weakref__", "_answer", "_ask", "_born", "_came", "_end", "_got", "_is_dispatched", "_link", "_on_unknown",
+        "_priced", "_state", "_streaming", "_token", "id", "outer", "session",
     )  # fmt: skip
 
     def __init__(
-        self,
-        link: Link,
-        ask: Ask,
-        priced: Priced,
-        *,
-        step: str,
-        session: str,
-        on_unknown: OnUnknown,
-        outer: Step | None,
+        self, link: Link, ask: Ask, priced: Priced, got: Got, session: str, on_unknown: OnUnknown, outer: Step | None
     ) -> None:
-        self._link, self._priced, self._on_unknown = link, priced, on_unknown
-        self.id, self.session, self.outer = step, session, outer
-        self.kind, self.model, self.name = ask.kind, ask.model, ask.name
-        self.max_output_tokens = priced.cap
-        self._is_dispatched, self._streaming, self._came = ask.dispatched, False, 0
-        self._is_shared = ask.key is not None
+        self._link, self._ask, self._priced, self._got = link, ask, priced, got
+        self.id, self.session, self._on_unknown, self.outer = got.step, session, on_unknown, outer
+        self._is_dispatched = ask.dispatched
+        self._streaming = False
+        self._came = 0
         self._state: StepState | None = None
         self._answer: Settlement | None = None
         self._end: dict[str, End] = {}
         self._token: Token[Step | None] | None = None
-        self._started_us = link.clock.monotonic_us()
-        link.host.live.add(step)
+        self._born = generation()
+        if got.lease is None:
+            link.host.live.add(got.step)
+
+    @property
+    def kind(self) -> Kind:
+        """llm, tool, retrieval, embedding or agent."""
+        return self._ask.kind
+
+    @property
+    def model(self) -> str | None:
+        """The model asked for."""
+        return self._ask.model
+
+    @property
+    def name(self) -> str | None:
+        """The tool's, retriever's or agent's name."""
+        return self._ask.name
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The output cap that the hold rests on; write it into the request. None: not a model step."""
+        return self._priced.cap
 
     def __repr__(self) -> str:
         return f"<Step {self.id} {self.kind} {self.model or self.name or ''} {self.state}, holds {self.hold}>"
@@ -94,12 +112,12 @@ class Step:
     def dispatched(self) -> None:
         """Mark, durably, that the work is sent: from now on what is not known is not free. Raises ``OwnerUnavailable``,
         and then the work must not be sent."""
-        if not self._is_dispatched:
+        if not self._is_dispatched and not self._dispatched_on_lease():
             run(self._link.host, self._link.customer, self._dispatch())
 
     async def adispatched(self) -> None:
         """:meth:`dispatched`, awaited."""
-        if not self._is_dispatched:
+        if not self._is_dispatched and not self._dispatched_on_lease():
             await arun(self._link.host, self._link.customer, self._dispatch())
 
     def settle(
@@ -112,6 +130,10 @@ class Step:
         the owner gave no answer; the step is then not resolved, and calling this again is safe. What a policy has
         booked (a lapse, or :meth:`fail`) it corrects, once.
         """
+        if self._state is None and self._got.lease is not None and not self._end:
+            answer = self._settled_on_lease(usage, amount)
+            if answer is not None:
+                return answer
         if self._is_correctable and not (usage is None and amount is None):
             return run(self._link.host, self._link.customer, self._correcting(usage, amount), timeout_seconds)
         return self._run(self._settling(usage, amount), timeout_seconds)
@@ -140,8 +162,7 @@ class Step:
         return await self._arun(self._ending(lambda: self._failure(error)))
 
     def count(self, output_tokens: int = 1) -> None:
-        """Note output that came (a stream's chunk): what is charged when the stream is abandoned before it states its
-        usage."""
+        """Note output that came (a stream's chunk): it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
 
     def wrap(self, items: Iterable[T], usage_of: Callable[[T], Usage | None]) -> Iterator[T]:
@@ -169,7 +190,7 @@ class Step:
     ) -> None:
         self._leave()
         if self.is_open:
-            with _unheard(self.id, error):
+            with unheard(self.id, error):
                 self._run(self._body_ended(error))
 
     async def __aenter__(self) -> Self:
@@ -182,7 +203,7 @@ class Step:
     ) -> None:
         self._leave()
         if self.is_open:
-            with _unheard(self.id, error):
+            with unheard(self.id, error):
                 await self._arun(self._body_ended(error))
 
     def _leave(self) -> None:
@@ -204,6 +225,16 @@ class Step:
     def _dispatch(self) -> Plan[None]:
         yield DispatchHold(self.id)
         self._is_dispatched = True
+
+    def _dispatched_on_lease(self) -> bool:
+        """Note it where the lease's steps are noted; False for a step that the owner holds."""
+        _, _, own, lease, n = self._got
+        if own is None or lease is None:
+            return False
+        if not own.dispatch(lease, n):
+            raise OwnerUnavailable("that the step is sent could not be written to the spool", "", "do not send it")
+        self._is_dispatched = True
+        return True
 
     def _settling(self, usage: Any, amount: Amount | USD | None) -> Plan[Settlement]:
         return self._ending(lambda: self._settlement(usage, amount))
@@ -230,22 +261,80 @@ class Step:
         """Send the step's end. The first one decided stands; ``setdefault`` is atomic, and safe inside the
         collector."""
         command = self._end.get("end") or self._end.setdefault("end", decide())
+        if self._ended_on_lease(command):
+            assert self._answer is not None
+            return self._answer
         try:
             answer = yield command
         except HoldResolved as error:
+            if self._lapsed_with_its_lease(command):
+                assert self._answer is not None
+                return self._answer
             self._resolve(error.state)
             raise
         return self._resolved(answer)
 
+    def _settled_on_lease(self, usage: Any, amount: Amount | USD | None) -> Settlement | None:
+        """:meth:`settle`, without a plan; None when the step had ended."""
+        _, _, own, lease, n = self._got
+        priced = self._priced
+        counts: dict[str, int] = {}
+        model = None
+        if usage is None:
+            nano, rate = (priced.amount, "hold") if amount is None else (self._link.nano(amount), "stated")
+            used = self._seconds(None)
+        else:
+            if type(usage) is not Usage:
+                usage = Usage.of(usage)
+            counts, model = counts_of(usage), usage.model
+            nano, rate = priced.charge(usage) if amount is None else (self._link.nano(amount), "stated")
+            used = self._used(usage)
+        answer = settlement_on_lease(self.id, nano, priced.amount)
+        tariff = (rate, "" if usage is None else priced.catalog.version)
+        if own.book(lease, n, self.id, nano, used, tariff, counts, model, self._ended, answer):  # type: ignore[union-attr,arg-type]
+            return answer
+        return None
+
+    def _lapsed_with_its_lease(self, command: End) -> bool:
+        """Whether the owner refused a guess because the whole lease had lapsed: then what it charges corrects the lapse."""
+        _, _, own, lease, n = self._got
+        if own is None or lease is None or not isinstance(command, SettleHold) or n not in lease.open:
+            return False
+        lapsed_while_open(own, lease, n, command)
+        self._ended(settlement_on_lease(self.id, command.amount, self._priced.amount))
+        return True
+
+    def _ended(self, answer: Settlement) -> None:
+        """The step has ended on its lease: with the session's lock held, so that nobody else can end it meanwhile."""
+        self._answer, self._state = answer, answer.state
+
+    def _ended_on_lease(self, command: End) -> bool:
+        """End a step of a lease in this process; False where the owner has to: it holds the step, it must book a guess, or it
+        has ended the step already."""
+        _, _, own, lease, n = self._got
+        if own is None or lease is None:
+            return False
+        if isinstance(command, ReleaseHold):
+            answer = Settlement(self.id, "released", Credits.of_nano(0))
+            own.release(lease, n, self._ended, answer)
+        elif command.outcome == "settled":
+            answer = settlement_on_lease(self.id, command.amount, self._priced.amount)
+            own.settle(lease, n, command, self._ended, answer)
+        return self._answer is not None
+
     def _resolved(self, answer: Settled) -> Settlement:
         if self._answer is None:
             self._answer = settlement_of(answer)
+        _, _, own, lease, n = self._got
+        if own is not None and lease is not None and isinstance(end := self._end.get("end"), SettleHold):
+            own.guessed(lease, n, end)
         self._resolve(self._answer.state)
         return self._answer
 
     def _resolve(self, state: str) -> None:
         self._state = state  # type: ignore[assignment]
-        self._link.host.live.discard(self.id)
+        if self._got.lease is None:
+            self._link.host.live.discard(self.id)
 
     # --- what an end says ---------------------------------------------------------------------------------------------
 
@@ -254,18 +343,12 @@ class Step:
             nano = self._priced.amount if amount is None else self._link.nano(amount)
             return SettleHold(self.id, nano, self._seconds(None), rate="stated" if amount is not None else "hold")
         usage = Usage.of(usage)
-        counts = {name: count for name in COUNT_FIELDS if (count := getattr(usage, name))}
-        nano, rate = self._charge(usage) if amount is None else (self._link.nano(amount), "stated")
+        counts = counts_of(usage)
+        nano, rate = self._priced.charge(usage) if amount is None else (self._link.nano(amount), "stated")
         return SettleHold(
             self.id, nano, self._used(usage), usage=counts, model=usage.model, rate=rate,
-            catalog=self._priced.catalog.version, stated=_stated(counts, usage, amount),
+            catalog=self._priced.catalog.version, stated=stated_of(counts, usage, amount),
         )  # fmt: skip
-
-    def _charge(self, usage: Usage) -> tuple[int, str]:
-        if self._priced.request is None:
-            return self._priced.amount, "fixed"
-        charge = self._priced.catalog.charge(self._priced.request, usage)
-        return charge.nano, charge.rate or ""
 
     def _used(self, usage: Usage) -> dict[str, int]:
         counted = usage.tokens or "tokens" in self._priced.measures
@@ -275,51 +358,40 @@ class Step:
         """Whole seconds, rounded up: as the usage states them, else as they passed here."""
         if usage is not None and usage.seconds:
             return {"seconds": int(-(-usage.seconds // 1))}
-        passed_us = self._link.clock.monotonic_us() - self._started_us
+        passed_us = self._link.clock.monotonic_us() - self._got.started_us
         return {"seconds": max(1, -(-passed_us // SECOND_US))}
 
     def _failure(self, error: BaseException | None) -> End:
         name = type(error).__name__ if error is not None else None
         if not self._is_dispatched or self._on_unknown == "release" or proves_not_billed(error):
             return ReleaseHold(self.id, error=name)
-        nano = self._came_so_far() if self._streaming or self._came else self._priced.amount
-        return SettleHold(self.id, nano, self._seconds(None), outcome="unknown", error=name, rate="unknown")
-
-    def _came_so_far(self) -> int:
-        """A stream's input as estimated and what came of it, at most the hold."""
-        quote, request = self._priced.quote, self._priced.request
-        if quote is None or request is None:
-            return self._priced.amount
-        usage = Usage(input_tokens=quote.input_tokens, output_tokens=self._came)
-        return min(self._priced.amount, self._priced.catalog.charge(request, usage).nano)
+        nano = came_so_far(self._priced, self._came) if self._streaming or self._came else self._priced.amount
+        lease = self._got.lease
+        used = self._seconds(None) if lease is None else self._priced.measures | self._seconds(None)
+        return SettleHold(
+            self.id, nano, used, outcome="unknown", error=name, rate="unknown",
+            lease=None if lease is None else lease.id,
+        )  # fmt: skip
 
     def abandon(self) -> None:
         """End the step without waiting for the answer: for the collector, and for generators that are being closed."""
-        if self._state is not None:
+        if self._state is not None or self._born != generation():  # what was begun before a fork is the parent's
+            return
+        command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
+        _, _, own, lease, n = self._got
+        if own is not None and lease is not None:  # the collector may have interrupted who holds the session's lock
+            own.holder.later(partial(end_unheard, own, lease, n, command))
             return
         self._link.host.live.discard(self.id)
-        command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
         with contextlib.suppress(OwnerUnavailable):  # nobody to tell: the hold lapses by the same policy (law L5)
             self._link.host.submit(self._link.customer, command, ignore)
 
     def __del__(self) -> None:
-        if self._is_shared and not self._end:  # a caller's own key may have another holder: its hold is left to lapse
+        if self._state is not None:
+            return
+        if (
+            self._ask.key is not None and not self._end
+        ):  # a caller's own key may have another holder: its hold is left to lapse
             self._link.host.live.discard(self.id)
         else:
             self.abandon()
-
-
-@contextlib.contextmanager
-def _unheard(step: str, error: BaseException | None) -> Iterator[None]:
-    """An end that could not be told must not hide why the body failed; it is told again when the step is collected."""
-    try:
-        yield
-    except (OwnerUnavailable, HoldResolved) as unheard:
-        if error is None:
-            raise
-        _log.warning("step %s failed (%s), and its end could not be booked: %s", step, type(error).__name__, unheard)
-
-
-def _stated(counts: dict[str, int], usage: Usage, amount: Amount | USD | None) -> str:
-    """What the caller stated, for the key's hash (law L4): never the price of it."""
-    return repr((tuple(counts.items()), usage.model, str(usage.seconds), str(usage.cost), str(amount)))

@@ -19,8 +19,13 @@ def _of(module: str, function: str) -> Callable[[Effort], Row]:
 
 ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "decide": _of("decide", "pairs"),
+    "lease": _of("leased", "lease"),
+    "threads": _of("leased", "threads"),
+    "sessions": _of("leased", "sessions"),
     "step": _of("owner", "one_caller"),
     "callers": _of("owner", "many_callers"),
+    "socket": _of("sockets", "one_caller"),
+    "processes": _of("sockets", "many_callers"),
     "verify": _of("reading", "verify_and_fold_entries"),
     "restart": _of("reading", "restart"),
     "idle": _of("reading", "idle_customers"),

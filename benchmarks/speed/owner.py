@@ -123,7 +123,7 @@ def _through(host: LocalHost, steps: Iterator[int]) -> Callable[[], None]:
 def _by_session(runtime: Runtime) -> Callable[[], None]:
     acme = runtime.customers.create("acme", plan="prepaid")
     acme.wallet.grant(10**6)
-    session = acme.session(budget=10**6).open()
+    session = acme.session(budget=10**6, mode="strict").open()
 
     def step() -> None:
         session.reserve("tool", name="search", amount="0.001", dispatched=True).settle(amount="0.0007")

@@ -21,6 +21,7 @@ from agentbudget.errors import (
     InvariantBroken,
     KeyConflict,
     LedgerCorrupt,
+    OutOfOrder,
     OwnerUnavailable,
     check,
     find_denied,
@@ -36,6 +37,7 @@ SAMPLES: list[BaseException] = [
     OwnerUnavailable("no answer", "pid 7", "try again"), LedgerCorrupt("hash", "acme", 7),
     CatalogError("c.toml", [(3, "plans.a", "no such model"), (None, "rates", "missing")]), InvalidAmount("-1", "negative"),
     InvalidRequest("there is no grant", "grant"), InvariantBroken("L3", "too much"), AgentBudgetError("plain"),
+    OutOfOrder("lease-1", 7),
 ]  # fmt: skip
 ALL = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass)

@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agentbudget import Runtime, errors
 from agentbudget.cli import failures
+from agentbudget.ledger.store import open_journal
 from tests.cli.support import ask, environment, process, tamper
 
 EXPECTED = {
     "BudgetDenied": 1, "BudgetAbort": 1, "KeyConflict": 1, "HoldResolved": 1, "CatalogError": 2, "InvalidAmount": 2,
-    "InvalidRequest": 2, "OwnerUnavailable": 3, "LedgerCorrupt": 4, "InvariantBroken": 4, "AgentBudgetError": 2,
+    "InvalidRequest": 2, "OwnerUnavailable": 3, "LedgerCorrupt": 4, "InvariantBroken": 4, "OutOfOrder": 4, "AgentBudgetError": 2,
 }  # fmt: skip
 
 
@@ -71,16 +73,24 @@ def test_3_a_ledger_that_is_not_there_is_not_made_by_a_misspelt_name(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_3_a_second_writer_is_told_who_has_the_ledger_and_reading_goes_on(ledger: str) -> None:
+def test_0_a_second_writer_is_served_by_the_process_that_owns_the_ledger(ledger: str) -> None:
     with Runtime.open(ledger) as runtime:
         runtime.customer("acme").wallet.grant(1, key="mine")
+        process("wallet", "grant", "acme", "1", ledger=ledger, code=0)
+        assert runtime.customer("acme").wallet.balance().available == 7
+        balance = json.loads(process("wallet", "balance", "acme", "--json", ledger=ledger).stdout)
+        assert balance["available"] == "7"
+    process("wallet", "grant", "acme", "1", ledger=ledger, code=0)
+
+
+def test_3_where_the_owner_cannot_be_reached_a_writer_is_told_who_it_is_and_reading_goes_on(ledger: str) -> None:
+    with closing(open_journal(ledger)):  # has the lock, and serves nobody
         grant = process("wallet", "grant", "acme", "1", ledger=ledger, code=3)
         assert f"process {os.getpid()} on ".encode() in grant.stderr
         assert grant.stderr.count(b"\n") == 1
         error = json.loads(process("entity", "put", "acme", "team:x", "--json", ledger=ledger, code=3).stderr)["error"]
         assert f"process {os.getpid()} on " in error["owner"]
-        balance = json.loads(process("wallet", "balance", "acme", "--json", ledger=ledger).stdout)
-        assert balance["available"] == "6"
+        assert json.loads(process("wallet", "balance", "acme", "--json", ledger=ledger).stdout)["available"] == "5"
     process("wallet", "grant", "acme", "1", ledger=ledger, code=0)
 
 

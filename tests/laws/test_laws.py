@@ -14,6 +14,7 @@ import pytest
 
 from agentbudget import BudgetDenied, Catalog, Credits, KeyConflict, OwnerUnavailable, Runtime, Usage
 from agentbudget.runtime.customer import Customer
+from agentbudget.runtime.session_terms import Mode
 from agentbudget.testing import ManualClock
 
 CATALOG = Catalog.loads(
@@ -46,7 +47,7 @@ def open_ledger(url: str, clock: ManualClock | None = None) -> tuple[Runtime, Cu
 def test_L1_durable_what_was_answered_is_read_by_somebody_else_at_once(url: str) -> None:
     """Without closing anything: the answer came after the commit. Killed processes: tests/crash."""
     runtime, acme = open_ledger(url)
-    step = acme.session(budget=10).reserve("tool", name="search", amount=3)
+    step = acme.session(budget=10, mode="strict").reserve("tool", name="search", amount=3)
     with Runtime.open(url, catalog=CATALOG, read_only=True) as reader:
         assert reader.customer("acme").wallet.balance().held == 3
         step.settle(amount=2)
@@ -192,16 +193,21 @@ def test_L10_bill_the_ledger_alone_gives_the_sum_that_was_settled(url: str) -> N
             step = session.reserve("llm", model="m", input_tokens=1000, max_output_tokens=1000)
             charged += step.settle(Usage(input_tokens=200 * n, output_tokens=100 * n)).charged
         assert charged == 6
+        runtime.settle_up()  # by itself within a second
         with Runtime.open(url, catalog=CATALOG, read_only=True, clock=clock) as reader:
             lines = reader.customer("acme").wallet.statement()
             assert sum((line.consumed for line in lines), Credits(0)) == charged == session.status().spent
+            steps = list(reader.customer("acme").ledger.steps())
+            assert (len(steps), sum(step.amount for step in steps)) == (5, charged.nano)
 
 
-def test_L11_truth_the_real_cost_is_booked_beyond_the_hold_and_beyond_the_wallet(url: str) -> None:
+@pytest.mark.parametrize("mode", ["strict", "leased"])
+def test_L11_truth_the_real_cost_is_booked_beyond_the_hold_and_beyond_the_wallet(url: str, mode: Mode) -> None:
     runtime, acme = open_ledger(url)
-    with runtime, acme.session() as session:
+    with runtime, acme.session(mode=mode) as session:
         settled = session.reserve("tool", name="search", amount=90).settle(amount=270)
-        assert (settled.charged, settled.overrun, settled.debt) == (270, 180, 170)
+        debt = 170 if mode == "strict" else 0  # of a leased step it is known at the renewal, which is sent at once
+        assert (settled.charged, settled.overrun, settled.debt) == (270, 180, debt)
         assert (acme.wallet.balance().consumed, acme.wallet.balance().overdraft) == (270, 170)
         with pytest.raises(BudgetDenied) as refused:
             session.reserve("tool", name="search", amount=1)

@@ -10,12 +10,15 @@ from agentbudget.account.decision import (
     HoldView,
     LimitView,
     Opened,
+    Recalling,
+    Renewed,
     SessionView,
     failing_first,
 )
 from agentbudget.amounts import Credits
-from agentbudget.errors import AgentBudgetError, HoldResolved
-from tests.model.oracle import Refused
+from agentbudget.errors import AgentBudgetError, HoldResolved, OutOfOrder
+from tests.model.oracle_facts import Recalled, Refused, StepFact
+from tests.model.oracle_leases import Renewal
 from tests.model.oracle_world import OVERDRAFT, RECEIVABLE, SessionFact, World
 
 
@@ -24,12 +27,20 @@ def same_answer(answer: object, due: object) -> None:
     match due:
         case AgentBudgetError():
             assert type(answer) is type(due), f"{answer!r} instead of {due!r}"
+            if isinstance(due, OutOfOrder):
+                assert (answer.lease, answer.expected) == (due.lease, due.expected), f"{answer!r} instead of {due!r}"
             if isinstance(due, HoldResolved):
                 assert (answer.hold, answer.state) == (due.hold, due.state), f"{answer!r} instead of {due!r}"
         case Refused(reasons):
             assert isinstance(answer, Decision), f"{answer!r} instead of {due!r}"
             assert not answer.allowed, f"allowed instead of {due!r}"
             same_reasons(answer, reasons)
+        case Recalled():
+            assert isinstance(answer, Recalling), f"{answer!r} instead of {due!r}"
+            same_recalling(answer, due)
+        case Renewal():
+            assert isinstance(answer, Renewed), f"{answer!r} instead of {due!r}"
+            same_renewal(answer, due)
         case Done():
             assert isinstance(answer, Done), f"{answer!r} instead of {due!r}"
             assert answer.changed == due.changed, f"{answer!r} instead of {due!r}"
@@ -40,6 +51,47 @@ def same_answer(answer: object, due: object) -> None:
             assert (answer.refused is None) == (due.refused is None), f"{answer!r} instead of {due!r}"
         case _:
             assert answer == due, f"{answer!r} instead of {due!r}"
+
+
+def same_recalling(answer: Recalling, due: Recalled) -> None:
+    """What it waits for is what leases hold."""
+    assert not answer.decision.allowed, answer
+    assert frozenset(answer.leases) == due.leases, f"{answer!r} instead of {due!r}"
+    same_reasons(answer.decision, due.reasons)
+
+
+def same_renewal(answer: Renewed, due: Renewal) -> None:
+    """What was granted and what became of the ask; a number used before says what it granted, and no more."""
+    shown = due.shown
+    names = ["lease", "amount", "is_open"]
+    names += [] if due.again else ["seq", "stale", "strict", "rules"]
+    names += ["lasts_us"] if shown.is_open and not due.again else []
+    differing = [name for name in names if getattr(answer, name) != getattr(shown, name)]
+    assert not differing, f"{differing}: {answer!r} instead of {due!r}"
+    assert _units(answer.measures) == shown.measures, f"{answer!r} instead of {due!r}"
+    if due.again:
+        assert (answer.refused, answer.recalling) == (None, None), answer
+        return
+    assert frozenset(answer.recall) == frozenset(shown.recall), f"{answer!r} instead of {due!r}"
+    counted = frozenset(answer.counted) == frozenset(shown.counted)
+    assert counted or not shown.is_open, f"{answer!r} instead of {due!r}"
+    assert (answer.refused is not None) == isinstance(due.due, Refused), f"{answer!r} instead of {due!r}"
+    assert (answer.recalling is not None) == isinstance(due.due, Recalled), f"{answer!r} instead of {due!r}"
+    if answer.refused is not None and due.due.reasons:
+        same_reasons(answer.refused, due.due.reasons)
+    if answer.recalling is not None:
+        same_recalling(answer.recalling, due.due)
+
+
+def same_policy(known: dict[int, int], epoch: int, policy: int) -> None:
+    """One number a policy, and a later policy has a greater one."""
+    assert known.setdefault(epoch, policy) == policy, f"policy {policy} instead of {known[epoch]}"
+    order = [known[one] for one in sorted(known)]
+    assert order == sorted(set(order)), f"policies do not grow: {known}"
+
+
+def _units(measures: dict[str, int]) -> dict[str, int]:
+    return {measure: units for measure, units in measures.items() if units}
 
 
 def same_reasons(decision: Decision, reasons: frozenset[str]) -> None:
@@ -74,6 +126,8 @@ def same_balance(view: BalanceView, world: World, now: int) -> None:
         "expired": sum(grant.expired for grant in grants),
         "voided": sum(grant.voided for grant in grants),
         "overdraft": world.overdraft(),
+        "leased": sum(lease.held for lease in world.leases()),
+        "suspended": sum(lease.held for lease in world.leases() if lease.lease.suspended_us is not None),
         "receivable": world.owed(),
         "issued": sum(grant.issued for grant in grants) + sum(carried.values()),
     }
@@ -142,7 +196,7 @@ def _same_session(view: SessionView, fact: SessionFact, world: World) -> None:
     due = {
         "budget": budget, "spent": world.spent(fact.id), "held": world.held(fact.id),
         "remaining": None if budget is None else budget - world.consumption(fact.id),
-        "steps": len(world.steps_of(fact.id)), "parent": fact.parent,
+        "steps": world.ran(fact.id), "parent": fact.parent,
         "on_unknown": world.effective(fact.id, "on_unknown", "charge"),
         "on_denied": world.effective(fact.id, "on_denied", "refuse"),
         "wind_down": opened.wind_down or 0, "opened_us": fact.opened_us,
@@ -153,14 +207,19 @@ def _same_session(view: SessionView, fact: SessionFact, world: World) -> None:
 
 
 def same_holds(views: tuple[HoldView, ...], world: World) -> None:
-    """Exactly the holds that did not end are open (law L5)."""
-    due = {
-        step.id: (step.session, step.held, step.charged, step.opened_us, step.dispatched)
-        for step in world.steps.values()
-        if step.end is None
+    """Exactly the holds that did not end are open, leases among them (law L5)."""
+    due = {step.id: _shown_of(step) for step in world.steps.values() if step.end is None}
+    shown = {
+        v.step: (v.session, v.amount, 0 if v.holder else v.charged, v.opened_us, v.dispatched, v.holder, v.suspended_us)
+        for v in views
     }
-    shown = {v.step: (v.session, v.amount, v.charged, v.opened_us, v.dispatched) for v in views}
     assert shown == due, f"open holds: {_differing(shown, due)}"
+
+
+def _shown_of(step: StepFact) -> tuple[object, ...]:
+    lease = step.lease
+    silent = ("", None) if lease is None else (lease.holder, lease.suspended_us)
+    return step.session, step.held, step.charged, step.opened_us, step.dispatched, *silent
 
 
 def within_bounds(views: tuple[LimitView, ...], need: dict[str, int], path: frozenset[str]) -> None:

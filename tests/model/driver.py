@@ -11,6 +11,7 @@ from agentbudget.clock import ManualClock
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.entry import Entry, Sealed, decode
 from agentbudget.ledger.journal import Batch, DenialNote, Loaded, Snapshot
+from agentbudget.runtime.host import Beat
 from agentbudget.runtime.owner import Owner
 
 
@@ -81,13 +82,15 @@ class Holders:
 class Driver:
     """Sends commands of one customer to an owner, and answers what it answered."""
 
-    def __init__(self, journal: Store, customer: str, *, start_us: int, owner: type[Owner] = Owner) -> None:
-        self.shelf, self.customer, self._type = Shelf(journal), customer, owner
+    def __init__(
+        self, journal: Store, customer: str, *, start_us: int, owner: type[Owner] = Owner, on_lapse: str = "charge"
+    ) -> None:
+        self.shelf, self.customer, self._type, self.on_lapse = Shelf(journal), customer, owner, on_lapse
         self.clock, self.holders = ManualClock(start_us), Holders()
         self.owner = self._new_owner()
 
     def _new_owner(self) -> Owner:
-        return self._type(self.shelf, self.clock, name="model", live=self.holders)
+        return self._type(self.shelf, self.clock, name="model", live=self.holders, on_lapse=self.on_lapse)
 
     def send(self, command: Command) -> object:
         """The answer, or the error as a value."""
@@ -106,6 +109,11 @@ class Driver:
             self.owner.close()
         self.shelf.snapshots = snapshot
         self.owner = self._new_owner()
+
+    def beat(self, holder: str) -> frozenset[str]:
+        """The holder lives; answers its leases that are asked back."""
+        beaten = self.owner.beat(Beat(holder, (self.customer,)))
+        return frozenset(beaten.recall.get(self.customer, ()))
 
     def tick_with_dead_holders(self) -> None:
         self.holders.all_dead = True

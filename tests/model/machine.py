@@ -39,14 +39,15 @@ class AccountMachine(RuleBasedStateMachine):
         plans=st.fixed_dictionaries(universe.plans), zone=st.sampled_from(universe.ZONES),
         cycle=st.sampled_from(universe.CYCLES), credits=st.sampled_from((9, 25, 60)),
         lasts=st.sampled_from((None, universe.HOUR)),
-        budget=st.sampled_from((None, 15, 40)),
+        budget=st.sampled_from((None, 15, 40)), on_lapse=st.sampled_from(("charge", "release")),
     )  # fmt: skip
     def create(
-        self, plans: dict[str, PlanTerms], zone: str, cycle: str, credits: int, lasts: int | None, budget: int | None
-    ) -> None:
+        self, plans: dict[str, PlanTerms], zone: str, cycle: str, credits: int, lasts: int | None, budget: int | None,
+        on_lapse: str,
+    ) -> None:  # fmt: skip
         self.cycle, self.numbers = cycle, count()
         name, journal, start = f"c{next(self.names)}", type(self).new_journal(), universe.START_US
-        self.pair = Pair(journal, name, start_us=start, owner=self.owner_type, reached=self.reached)
+        self.pair = Pair(journal, name, start_us=start, owner=self.owner_type, reached=self.reached, on_lapse=on_lapse)
         self.send = self.pair.send
         anchor = None if cycle == "calendar" else universe.START_US - 57 * universe.DAY * universe.SECOND_US
         self.send(ask.CreateCustomer(plans[cycle], zone, anchor))
@@ -68,7 +69,7 @@ class AccountMachine(RuleBasedStateMachine):
 
     def step(self, which: int, *, ended: bool | None = False) -> StepFact | None:
         """One of the latest steps."""
-        steps = [step for step in self.world.steps.values() if ended is None or (step.end is not None) == ended]
+        steps = [step for step in self.world.single_steps() if ended is None or (step.end is not None) == ended]
         return steps[-1 - which % len(steps)] if steps else None
 
     def session(self, which: int) -> str:
@@ -243,7 +244,8 @@ class AccountMachine(RuleBasedStateMachine):
     @rule(which=universe.some, amount=universe.amounts, measures=universe.measures, release=universe.some)
     def come_late(self, which: int, amount: int, measures: dict[str, int], release: int) -> None:
         """The holder of a step that has ended, lapsed mostly, tells what it cost."""
-        lapsed = [s for s in self.world.steps.values() if s.end is not None and s.end.state in ("unknown", "lapsed")]
+        ended = [step for step in self.world.single_steps() if step.end is not None]
+        lapsed = [s for s in ended if s.end.state in ("unknown", "lapsed")]
         step = lapsed[-1 - which % len(lapsed)].id if lapsed and which < 6 else self.step(which, ended=True).id
         self.send(ask.ReleaseHold(step) if not release else ask.SettleHold(step, amount, measures))
 
@@ -259,6 +261,10 @@ class AccountMachine(RuleBasedStateMachine):
         match command:
             case ask.Hold():
                 return replace(command, stated=command.stated + "x")
+            case ask.Renew():
+                return replace(command, back=command.back + 1)
+            case ask.CorrectLease():
+                return replace(command, steps=command.steps[1:])
             case ask.IssueGrant() | ask.AdjustGrant() | ask.FundSession() | ask.SettleHold() | ask.ExtendHold():
                 return replace(command, amount=command.amount + 1)
             case _:

@@ -22,7 +22,7 @@ from tests.model.driver import Shelf
 Patch = pytest.MonkeyPatch
 
 
-def _commands(patch: Patch, change: Callable[[Account, ask.Command], ask.Command]) -> None:
+def change_commands(patch: Patch, change: Callable[[Account, ask.Command], ask.Command]) -> None:
     """The account hears another command than was said."""
     original = Account.handle
 
@@ -82,7 +82,7 @@ def expiry_is_a_moment_late(patch: Patch) -> None:
         late = isinstance(command, ask.IssueGrant) and command.expires_us is not None
         return replace(command, expires_us=command.expires_us + 1) if late else command
 
-    _commands(patch, change)
+    change_commands(patch, change)
 
 
 def a_level_is_skipped(patch: Patch) -> None:
@@ -101,7 +101,7 @@ def what_is_beyond_the_hold_is_dropped(patch: Patch) -> None:
         beyond = isinstance(command, ask.SettleHold) and command.amount > held.get(command.step, 0)
         return replace(command, amount=held.get(command.step, 0)) if beyond else command
 
-    _commands(patch, change)
+    change_commands(patch, change)
 
 
 def a_snapshot_is_stale(patch: Patch) -> None:
@@ -128,14 +128,14 @@ def a_retry_gets_a_new_key(patch: Patch) -> None:
         seen.add((command.step, 0))
         return replace(command, step=f"{command.step}~") if again else command
 
-    _commands(patch, change)
+    change_commands(patch, change)
 
 
 def amounts_pass_through_floats(patch: Patch) -> None:
     def change(account: Account, command: ask.Command) -> ask.Command:
         return replace(command, amount=int(float(command.amount))) if isinstance(command, ask.IssueGrant) else command
 
-    _commands(patch, change)
+    change_commands(patch, change)
 
 
 def the_chain_names_the_wrong_predecessor(patch: Patch) -> None:

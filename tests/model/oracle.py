@@ -12,21 +12,17 @@ from typing import Final
 from agentbudget.account import commands as ask
 from agentbudget.account.decision import Done, Held, Opened, Settled
 from agentbudget.errors import InvalidRequest, KeyConflict
-from tests.model.oracle_facts import GrantFact, LimitFact
+from tests.model.oracle_facts import GrantFact, LimitFact, Queue, Recalled, Refused
+from tests.model.oracle_leases import Leases, Renewal
 from tests.model.oracle_sessions import Sessions
 from tests.model.oracle_steps import Steps
 from tests.model.oracle_world import World
 
-
-@dataclass(frozen=True)
-class Refused:
-    """A refusal, with every reason that refuses."""
-
-    reasons: frozenset[str]
-
-
-Answer = Held | Settled | Done | Opened | Refused
-_OWN_REPLAY: Final = (ask.ReleaseHold, ask.LapseHold, ask.Hold, ask.DispatchHold, ask.OpenSession, ask.FanOut)
+Answer = Held | Settled | Renewal | Done | Opened | Refused | Recalled
+_OWN_REPLAY: Final = (
+    ask.ReleaseHold, ask.LapseHold, ask.Hold, ask.DispatchHold, ask.OpenSession, ask.FanOut, ask.Renew, ask.LapseLease,
+    ask.CorrectLease,
+)  # fmt: skip
 
 
 @dataclass
@@ -44,7 +40,7 @@ class Oracle:
             return self._again(key, command)
         if self.world is None:
             return self._create(command, now_us)
-        now = self.saw(now_us)
+        now = self.looked(now_us)
         answer, wrote = self._decide(command, now)
         if wrote:
             self.world.pay_debts(now)
@@ -54,6 +50,14 @@ class Oracle:
         if isinstance(command, ask.Hold):
             Steps(self.world, self.answers).note(command, now, refused=isinstance(answer, Refused), held=wrote)
         return answer
+
+    def looked(self, now_us: int) -> int:
+        """The time it is at a command, a read included: nobody waits any more who has not asked for long."""
+        now = self.saw(now_us)
+        self.world.queue.drop_forgotten(now)
+        for lease in self.world.leases():
+            self.world.forget_told(lease)
+        return now
 
     def saw(self, now_us: int) -> int:
         """The time it is for an owner: never going back, not even by what it only read. What time alone has changed is
@@ -72,6 +76,10 @@ class Oracle:
         self.world.seen_us = self.world.last_us
         for session in self.world.sessions.values():
             session.refusals = session.refusals_in_row = 0
+        self.world.queue = Queue()
+        for lease in self.world.leases():
+            lease.lease.told = False
+        self.world.ask_back(self.world.leases())
         self.saw(now_us)
 
     def _again(self, key: str, command: ask.Command) -> Answer:
@@ -88,13 +96,16 @@ class Oracle:
             case ask.PutEntity() | ask.SetLimit():
                 done = self._tree(command)
             case ask.SetPaused() | ask.FundSession() | ask.CloseSession() | ask.Latch():
-                done = Sessions(self.world).govern(command)
+                done = Sessions(self.world).govern(command, now)
             case ask.OpenSession() | ask.FanOut():
                 done = Sessions(self.world).open(command, now)
+            case ask.Renew() | ask.SuspendLease() | ask.LapseLease() | ask.CorrectLease():
+                done = Leases(self.world, Steps(self.world, self.answers)).decide(command, now)
+            case ask.SettleHold(lease=str()):
+                done = Leases(self.world, Steps(self.world, self.answers)).settle_unknown(command, now)
             case _:
                 done = Steps(self.world, self.answers).decide(command, now)
-        answer, wrote = done if isinstance(done, tuple) else (done, done.changed)
-        return (Refused(answer) if isinstance(answer, frozenset) else answer), wrote
+        return done if isinstance(done, tuple) else (done, done.changed)
 
     def _create(self, command: ask.Command, now: int) -> Answer:
         assert isinstance(command, ask.CreateCustomer)
@@ -113,6 +124,7 @@ class Oracle:
                 if terms == world.terms:
                     return Done(changed=False)
                 self._plan(terms, now, world.terms)
+                world.policy_changes()
             case ask.IssueGrant():
                 if command.grant in world.grants:
                     raise KeyConflict(command.grant)
@@ -123,7 +135,7 @@ class Oracle:
             case ask.VoidGrant(grant=grant, amount=amount):
                 return self._take_out(self._grant(grant, now), amount)
             case ask.AdjustGrant(grant=grant, amount=amount):
-                if amount < 0:
+                if amount <= 0:
                     return self._take_out(self._grant(grant, now), -amount)
                 self._grant(grant, now).issued.append(amount)
                 return Done(id=grant)
@@ -176,12 +188,17 @@ class Oracle:
     def _tree(self, command: ask.PutEntity | ask.SetLimit) -> Done:
         world = self.world
         if isinstance(command, ask.SetLimit):
-            return self._set_limit(command)
+            done = self._set_limit(command)
+            if done.changed:
+                world.policy_changes()
+            return done
         if command.parent not in world.entities or command.entity == ask.ROOT:
             raise InvalidRequest("no such parent")
         if command.entity in world.above(command.parent):
             raise InvalidRequest("below itself")
         changed = world.entities.get(command.entity) != command.parent
+        if changed and command.entity in world.entities:
+            world.policy_changes()
         world.entities[command.entity] = command.parent
         return Done(changed=changed, id=command.entity)
 

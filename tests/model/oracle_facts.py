@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from agentbudget.account.decision import Renewed
 from agentbudget.catalog.terms import Scope
 
 NEVER = 2**80
 """Later than any time: when a grant that never expires expires."""
+PATIENCE_US = 1_500_000
+"""After so long a ticket is refused, whoever has not answered."""
+FORGOTTEN_US = 1_000_000
+"""A ticket that nobody asked for again for so long is no ticket any more."""
 
 
 @dataclass(slots=True)
@@ -86,9 +91,46 @@ class Ending:
     amount: int
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A refusal, with every reason that refuses."""
+
+    reasons: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Not yet: refused for now, and these leases are asked for what they hold."""
+
+    reasons: frozenset[str]
+    leases: frozenset[str]
+
+
+@dataclass(slots=True)
+class LeaseFact:
+    """What makes a step a lease. ``past`` took what was reported on it; ``messages`` are those applied, by number, with what
+    each granted; ``epoch`` counts policies; ``due``: asked back by what happened (others may wait for it as well: ``Queue``);
+    ``told``: its holder has been told since."""
+
+    holder: str
+    key: tuple[object, ...]
+    epoch: int
+    past: StepFact
+    counted: frozenset[str]
+    messages: dict[int, tuple[str, Renewed]] = field(default_factory=dict)
+    suspended_us: int | None = None
+    due: bool = False
+    told: bool = False
+
+    @property
+    def seq(self) -> int:
+        return len(self.messages)
+
+
 @dataclass(slots=True)
 class StepFact:
-    """One step: what it took, in the order it took it, and what became of it."""
+    """One step: what it took, in the order it took it, and what became of it. ``ran``: the steps of the session that it
+    stands for (a lease: none; what was reported on it: as many as were reported)."""
 
     id: str
     session: str
@@ -105,6 +147,8 @@ class StepFact:
     end: Ending | None = None
     correction: Ending | None = None
     not_in_session: int = 0
+    ran: int = 1
+    lease: LeaseFact | None = None
 
     def total(self, where: str) -> int:
         return sum(piece.amount for piece in self.pieces if piece.where == where)
@@ -134,6 +178,40 @@ class Debt:
 
     step: StepFact
     piece: Piece
+
+
+@dataclass(slots=True)
+class Ticket:
+    """Who waits since when: what it needs on each level that was short, and the leases that have not answered yet."""
+
+    number: int
+    since_us: int
+    asked_us: int
+    needs: dict[tuple[object, ...], int]
+    silent: set[str] = field(default_factory=set)
+
+    def waits(self, now: int) -> bool:
+        """Whether others have to let it go first."""
+        return now - self.asked_us < FORGOTTEN_US and now - self.since_us < PATIENCE_US
+
+
+@dataclass(slots=True)
+class Queue:
+    """All tickets of a customer, by who asks, the first first. They live in memory: a new owner has none."""
+
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    issued: int = 0
+
+    def waits_for(self, lease: str) -> bool:
+        return any(lease in ticket.silent for ticket in self.tickets.values())
+
+    def drop_forgotten(self, now: int) -> None:
+        self.tickets = {who: t for who, t in self.tickets.items() if now - t.asked_us < FORGOTTEN_US}
+
+    def answered(self, lease: str) -> None:
+        """Nobody waits for that lease any more."""
+        for ticket in self.tickets.values():
+            ticket.silent.discard(lease)
 
 
 @dataclass(slots=True)

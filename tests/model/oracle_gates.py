@@ -91,15 +91,16 @@ def circuit_refuses(world: World, hold: Hold, now: int, *, extending: bool = Fal
 def lasting_rules(world: World, hold: Hold, now: int, *, extending: bool = False) -> list[str]:
     """The rules that fire, of those that keep the circuit open until the session is resumed or funded."""
     session, rules = world.sessions[hold.session], world.breaker(hold.session)
-    steps = world.steps_of(hold.session)
+    steps = [step for step in world.steps_of(hold.session) if step.order > session.rest_order]
+    age = now - max(session.opened_us, session.rest_us)
     lately = sum(step.first_amount for step in steps if step.opened_us > now - MINUTE_US)
     fired = {
-        "max_seconds": rules.max_seconds is not None and now - session.opened_us > rules.max_seconds * 1_000_000,
+        "max_seconds": rules.max_seconds is not None and age > rules.max_seconds * 1_000_000,
         "max_rate": rules.max_rate is not None and lately + hold.amount > rules.max_rate,
     }
     if not extending:
         fired |= {
-            "max_steps": rules.max_steps is not None and len(steps) + 1 > rules.max_steps,
+            "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
             "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
             "repeat": rules.repeat is not None and _repeats(steps, hold, *rules.repeat),
             "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
@@ -110,10 +111,29 @@ def lasting_rules(world: World, hold: Hold, now: int, *, extending: bool = False
 
 def passing_rules(world: World, hold: Hold, *, extending: bool = False) -> bool:
     """Whether a rule fires that judges this step only."""
+    return _of_this_step(world, hold, extending=extending) or (not extending and leases_hold_the_steps(world, hold))
+
+
+def _of_this_step(world: World, hold: Hold, *, extending: bool = False) -> bool:
     rules = world.breaker(hold.session)
     running = [step for step in world.steps_of(hold.session) if step.end is None]
     too_dear = rules.max_step_cost is not None and hold.amount > rules.max_step_cost
-    return too_dear or (not extending and rules.max_parallel is not None and len(running) + 1 > rules.max_parallel)
+    too_many = rules.max_parallel is not None and len(running) + 1 > rules.max_parallel
+    return too_dear or (too_many and not extending)
+
+
+def only_leases_break_it(world: World, hold: Hold, now: int) -> bool:
+    """Whether the circuit refuses for nothing but steps that leases hold."""
+    latched = any(session.latched for session in world.lineage(hold.session))
+    others = latched or bool(lasting_rules(world, hold, now)) or _of_this_step(world, hold)
+    return not others and leases_hold_the_steps(world, hold)
+
+
+def leases_hold_the_steps(world: World, hold: Hold) -> bool:
+    """Whether the steps that may still run are in leases."""
+    rules = world.breaker(hold.session)
+    begun = world.steps_since_rest(hold.session) + world.leased_steps(hold.session)
+    return rules.max_steps is not None and begun + 1 > rules.max_steps
 
 
 def _repeats(steps: list[StepFact], hold: Hold, times: int, within: int) -> bool:

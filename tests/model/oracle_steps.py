@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from agentbudget.account import commands as ask
 from agentbudget.account.decision import Done, Held, Settled
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
-from tests.model.oracle_facts import Debt, Ending, GrantFact, Piece, StepFact
-from tests.model.oracle_gates import context_of, lasting_rules, refusing
+from tests.model.oracle_facts import Debt, Ending, GrantFact, Piece, Recalled, Refused, StepFact
+from tests.model.oracle_gates import context_of, lasting_rules, only_leases_break_it, refusing
+from tests.model.oracle_levels import Asker, Levels
+from tests.model.oracle_tickets import Shortage
 from tests.model.oracle_world import OVERDRAFT, RECEIVABLE, World
 
 _TOMBSTONE = "tombstone"
@@ -50,19 +52,33 @@ class Steps:
             return answer, False
         if command.session not in self.world.sessions:
             raise InvalidRequest("no such session")
-        if reasons := refusing(self.world, command, now):
-            return frozenset(reasons), False
+        if refused := self.not_now(command, now, Asker(command.session), command.step):
+            return refused, False
         world = self.world
         world.order += 1
         step = StepFact(
             command.step, command.session, world.order, now, context_of(world, command), command.dispatched,
             command.fingerprint, command.amount, held_measures=dict(command.measures),
         )  # fmt: skip
-        self._take(step, command.amount, now)
+        self.take(step, command.amount, now)
         world.steps[command.step] = step
         return Held(command.step, command.amount, dict(command.measures), _slices(step.pieces)), True
 
-    def _take(self, step: StepFact, amount: int, now: int) -> None:
+    def not_now(
+        self, hold: ask.Hold, now: int, asker: Asker, who: str, *, opened: int | None = None
+    ) -> Refused | Recalled | None:
+        """What refuses the step, for now or for good; None when it may run."""
+        reasons = frozenset(refusing(self.world, hold, now, opened=opened))
+        if not self.world.leases() and not self.world.queue.tickets:
+            return Refused(reasons) if reasons else None
+        levels = Levels(self.world, asker, now).of_step(hold, 1, opened=now if opened is None else opened)
+        if "circuit_open" in reasons and not only_leases_break_it(self.world, hold, now):
+            levels = [level for level in levels if level.reason != "circuit_open"]
+        top_up = bool(asker.lease) and not hold.note_refusal
+        shortage = Shortage(self.world, who, now, top_up)
+        return shortage.judge(reasons, levels) if hold.note_refusal else shortage.refuses(reasons, levels)
+
+    def take(self, step: StepFact, amount: int, now: int) -> None:
         if left := self.world.burn(step, amount, "held", now):
             step.pieces.append(Piece(RECEIVABLE, left, "held"))
 
@@ -73,16 +89,16 @@ class Steps:
             step.context.tool, feature=step.context.feature,
         )  # fmt: skip
         if reasons := refusing(self.world, hold, now, extending=True, opened=step.opened_us):
-            return frozenset(reasons), False
+            return Refused(frozenset(reasons)), False
         before = len(step.pieces)
-        self._take(step, command.amount, now)
+        self.take(step, command.amount, now)
         for measure, units in command.measures.items():
             step.held_measures[measure] = step.held_measures.get(measure, 0) + units
         return Held(command.step, command.amount, dict(command.measures), _slices(step.pieces[before:])), True
 
     def _open_step(self, name: str) -> StepFact:
         step = self.world.steps.get(name)
-        if step is None:
+        if step is None or step.lease is not None:
             raise InvalidRequest("no such hold")
         if step.end is not None:
             raise HoldResolved(name, step.end.told)
@@ -108,6 +124,7 @@ class Steps:
             session.refusals_in_row += 1
             if not session.latched and lasting_rules(self.world, command, now):  # this alone of a refusal is an entry
                 session.latched, self.world.last_us = True, now
+                self.world.ask_back(self.world.leases(session.id))
 
     # --- settling ---
 
@@ -115,7 +132,7 @@ class Steps:
         step = self._open_step(command.step)
         if command.amount > step.held:
             raise InvalidRequest("a part may not pass what is held")
-        _consume(step, command.amount)
+        consume(step, command.amount)
         for measure, units in command.measures.items():
             moved = min(units, step.held_measures.get(measure, 0))
             step.held_measures[measure] = step.held_measures.get(measure, 0) - moved
@@ -133,14 +150,14 @@ class Steps:
         if command.outcome == "unknown" and command.amount > step.held:
             raise InvalidRequest("a guess may not pass what is held")
         over = max(0, command.amount - step.held)
-        _consume(step, command.amount - over)
-        self._refund_held(step, now)
-        debt = self._overrun(step, over, now)
+        consume(step, command.amount - over)
+        self.refund_held(step, now)
+        debt = self.overrun(step, over, now)
         step.end_measures = {**step.held_measures, **command.measures}
         answer = Settled(command.step, command.outcome, step.charged, over, debt)
-        self._end(step, command.outcome, command, answer, command.amount)
+        self.end(step, command.outcome, command, answer, command.amount)
         failed = command.error is not None or command.outcome == "unknown"
-        self._note_end(step, failed=failed)
+        self.note_end(step, failed=failed)
         return answer, True
 
     def _after_the_end(self, step: StepFact, command: ask.SettleHold, now: int) -> tuple[object, bool]:
@@ -152,13 +169,13 @@ class Steps:
             raise HoldResolved(step.id, step.end.told)
         if step.correction is not None:
             raise KeyConflict(step.id)
-        return self._correct(step, command, now), True
+        return self.correct(step, command, now), True
 
-    def _correct(self, step: StepFact, command: ask.SettleHold, now: int) -> Settled:
+    def correct(self, step: StepFact, command: ask.SettleHold, now: int) -> Settled:
         known = self.world.known(step.session)
         charged, delta = step.charged, command.amount - step.end.amount
         over = max(0, delta)
-        debt = self._overrun(step, over, now)
+        debt = self.overrun(step, over, now)
         self._refund_charged(step, max(0, -delta), now)
         ended = step.held_measures if step.end.state == "lapsed" else step.end_measures
         step.end_measures = {**ended, **command.measures}
@@ -170,7 +187,7 @@ class Steps:
         step.correction = Ending("corrected", "settled", ask.request_hash(command), answer, command.amount)
         return answer
 
-    def _overrun(self, step: StepFact, amount: int, now: int) -> int:
+    def overrun(self, step: StepFact, amount: int, now: int) -> int:
         """Burn what is free; the rest is overdraft or, postpaid, receivable. Answers the overdraft: what holds back others."""
         left = self.world.burn(step, amount, "consumed", now)
         if left:
@@ -196,18 +213,18 @@ class Steps:
         on_unknown = self.world.effective(step.session, "on_unknown", "charge")
         if lapse and step.dispatched and on_unknown == "charge":
             return self._lapse_charged(step, command), True
-        self._refund_held(step, now)
+        self.refund_held(step, now)
         answer = Settled(command.step, "lapsed" if lapse else "released", step.charged)
-        self._end(step, answer.state, command, answer, 0)
+        self.end(step, answer.state, command, answer, 0)
         return answer, True
 
     def _lapse_charged(self, step: StepFact, command: ask.LapseHold) -> Settled:
         held = step.held
-        _consume(step, held)
+        consume(step, held)
         step.end_measures = dict(step.held_measures)
         answer = Settled(command.step, "unknown", step.charged)
-        self._end(step, "unknown", command, answer, held)
-        self._note_end(step, failed=True)
+        self.end(step, "unknown", command, answer, held)
+        self.note_end(step, failed=True)
         return answer
 
     def _tombstone(self, command: ask.ReleaseHold | ask.LapseHold) -> tuple[object, bool]:
@@ -219,17 +236,17 @@ class Steps:
         self.answers[command.step] = (_TOMBSTONE, answer)
         return answer, True
 
-    def _refund_held(self, step: StepFact, now: int) -> None:
+    def refund_held(self, step: StepFact, now: int) -> None:
         for piece in step.pieces:
             if piece.where == "held":
-                self._return(step, piece, piece.amount, now)
+                self.give_back(step, piece, piece.amount, now)
         step.pieces = [piece for piece in step.pieces if piece.amount]
 
     def _refund_charged(self, step: StepFact, amount: int, now: int) -> None:
         for piece in [piece for piece in reversed(step.pieces) if piece.where == "consumed"]:
             back = min(amount, piece.amount)
             paid = max(0, back - self.world.owed()) if piece.grant == RECEIVABLE else 0
-            self._return(step, piece, back, now)
+            self.give_back(step, piece, back, now)
             amount -= back
             if paid:  # the customer gets back what was collected too much
                 self.world.payments.append(-paid)
@@ -238,23 +255,23 @@ class Steps:
         step.pieces = [piece for piece in step.pieces if piece.amount]
         self.world.debts = [debt for debt in self.world.debts if debt.piece.amount]
 
-    def _return(self, step: StepFact, piece: Piece, amount: int, now: int) -> None:
+    def give_back(self, step: StepFact, piece: Piece, amount: int, now: int) -> None:
         """Give so much of a piece back to its grant, or forfeit it when that grant has expired."""
         piece.amount -= amount
         grant = self.world.grants.get(piece.grant)
         if amount and grant is not None and grant.expired(now):
             step.pieces.append(Piece(piece.grant, amount, "expired"))
 
-    def _end(self, step: StepFact, state: str, command: ask.Command, answer: Settled, amount: int) -> None:
+    def end(self, step: StepFact, state: str, command: ask.Command, answer: Settled, amount: int) -> None:
         told = "lapsed" if state == "unknown" else _TOLD[type(command)]
         step.end = Ending(state, told, ask.request_hash(command), answer, amount)
 
-    def _note_end(self, step: StepFact, *, failed: bool) -> None:
+    def note_end(self, step: StepFact, *, failed: bool) -> None:
         session = self.world.sessions[step.session]
         session.errors_in_row = session.errors_in_row + 1 if failed else 0
 
 
-def _consume(step: StepFact, amount: int) -> None:
+def consume(step: StepFact, amount: int) -> None:
     """Turn held credits into consumed ones, in burn order."""
     pieces: list[Piece] = []
     for piece in step.pieces:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from agentbudget.account.commands import ROOT, OpenSession
 from agentbudget.catalog.terms import Breaker, PlanTerms
-from tests.model.oracle_facts import Context, Debt, GrantFact, LimitFact, Piece, StepFact, covers
+from tests.model.oracle_facts import Context, Debt, GrantFact, LimitFact, Piece, Queue, StepFact, covers
 from tests.model.oracle_windows import window_of
 
 OVERDRAFT, RECEIVABLE = "@overdraft", "@receivable"
@@ -27,6 +27,9 @@ class SessionFact:
     refusals_in_row: int = 0
     errors_in_row: int = 0
     late: int = 0
+    rest_us: int = 0
+    rest_steps: int = 0
+    rest_order: int = 0
 
     @property
     def id(self) -> str:
@@ -60,6 +63,9 @@ class World:
     debts: list[Debt] = field(default_factory=list)
     payments: list[int] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
+    epoch: int = 0
+    queue: Queue = field(default_factory=Queue)
+    sights: list[str] = field(default_factory=list)
 
     # --- credits ---
 
@@ -141,6 +147,73 @@ class World:
 
     def steps_of(self, session: str) -> list[StepFact]:
         return [step for step in self.steps.values() if step.session == session]
+
+    def ran(self, session: str) -> int:
+        """How many steps of the session have begun."""
+        return sum(step.ran for step in self.steps_of(session))
+
+    def steps_since_rest(self, session: str) -> int:
+        """A session that was resumed or funded counts anew for its breaker."""
+        return self.ran(session) - self.sessions[session].rest_steps
+
+    def leased_steps(self, session: str) -> int:
+        return sum(s.held_measures.get("steps", 0) for s in self.steps_of(session) if s.lease and s.end is None)
+
+    def policy_changes(self) -> None:
+        """What leases were granted under is no longer so: all are asked back."""
+        self.epoch += 1
+        self.ask_back(self.leases())
+
+    def ask_back(self, leases: list[StepFact]) -> None:
+        """Something happened that these leases may have to be given back for, or need not any more."""
+        for step in leases:
+            step.lease.due = self._is_due(step)
+            self.forget_told(step)
+
+    def _is_due(self, step: StepFact) -> bool:
+        lineage = self.lineage(step.session)
+        stopped = any(s.closed or s.latched or f"session:{s.id}" in self.paused for s in lineage)
+        return stopped or step.lease.epoch != self.epoch or step.lease.suspended_us is not None
+
+    def is_asked(self, step: StepFact) -> bool:
+        return step.lease.due or self.queue.waits_for(step.id)
+
+    def forget_told(self, step: StepFact) -> None:
+        """Who is not asked any more has been told nothing, should it be asked again."""
+        step.lease.told = step.lease.told and self.is_asked(step)
+
+    def awake(self, step: StepFact) -> None:
+        """Its silence is no reason any more to ask it back."""
+        step.lease.due = step.lease.due and self._is_due(step)
+        self.forget_told(step)
+
+    def answered(self, step: StepFact) -> None:
+        """A renewal came, whatever it brought; one that was sent before its holder could know is no answer."""
+        if step.lease.told:
+            self.over(step)
+
+    def over(self, step: StepFact) -> None:
+        """Nobody waits for the lease any more."""
+        self.queue.answered(step.id)
+        step.lease.due = step.lease.told = False
+
+    def tell(self, holder: str) -> frozenset[str]:
+        """What the holder is asked for; from now on it knows."""
+        asked = [step for step in self.leases() if step.lease.holder == holder and self.is_asked(step)]
+        for step in asked:
+            step.lease.told = True
+        return frozenset(step.id for step in asked)
+
+    def single_steps(self) -> list[StepFact]:
+        """Steps that are facts of their own: neither leases nor what was reported on one."""
+        pasts = {id(step.lease.past) for step in self.steps.values() if step.lease is not None}
+        return [step for step in self.steps.values() if step.lease is None and id(step) not in pasts]
+
+    def leases(self, session: str | None = None) -> list[StepFact]:
+        """Open leases: all, or those of a session and of those below it."""
+        mine = None if session is None else f"session:{session}"
+        found = [step for step in self.steps.values() if step.lease is not None and step.end is None]
+        return [step for step in found if mine is None or mine in step.context.path]
 
     def spent(self, session: str) -> int:
         """Charged to the session, its children included."""

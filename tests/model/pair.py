@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import Counter
 
 from agentbudget.account import commands as ask
-from agentbudget.account.decision import Decision, Held
-from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OwnerUnavailable
+from agentbudget.account.decision import Decision, Held, Renewed
+from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OutOfOrder, OwnerUnavailable
 from agentbudget.ledger.chain import verify
 from agentbudget.runtime.owner import Owner
 from tests.model import comparing
 from tests.model.driver import Driver, Store
 from tests.model.oracle import Answer, Oracle
+from tests.model.oracle_leases import Renewal
 from tests.model.oracle_world import World
 from tests.model.reached import note_answer, note_state
 
-_EXPECTED = (KeyConflict, HoldResolved, InvalidRequest)
+_EXPECTED = (KeyConflict, HoldResolved, InvalidRequest, OutOfOrder)
 TTL_US = 60_000_000
 """The time to live of a hold that states none."""
+SILENCE_US = 10_000_000
+"""A holder of leases that was not heard of for longer is silent."""
+LAPSE_AFTER_US = 24 * 3_600 * 1_000_000
+"""Leases that are suspended for so long lapse."""
 
 
 class Pair:
@@ -31,10 +36,14 @@ class Pair:
         start_us: int,
         owner: type[Owner] = Owner,
         reached: Counter[str] | None = None,
+        on_lapse: str = "charge",
     ) -> None:
-        self.driver = Driver(journal, customer, start_us=start_us, owner=owner)
+        self.driver = Driver(journal, customer, start_us=start_us, owner=owner, on_lapse=on_lapse)
         self.oracle, self.log = Oracle(), list[ask.Command]()
         self.reached = Counter[str]() if reached is None else reached
+        self.heard: dict[str, int] = {}
+        self.started_us = self.driver.clock.monotonic_us()
+        self.policies: dict[int, int] = {}
 
     @property
     def world(self) -> World:
@@ -48,6 +57,7 @@ class Pair:
     def send(self, command: ask.Command) -> object:
         """Both answer; the answers must agree. Answers the owner's."""
         opened = len(self.oracle.world.steps) if self.oracle.world is not None else 0
+        self._hear(command)
         answer = self.driver.send(command)
         due = self._due(command)
         self.log.append(command)
@@ -55,12 +65,25 @@ class Pair:
             comparing.same_answer(answer, due)
         note_answer(self.reached, command, due, self.world, self.now)
         if isinstance(command, ask.Hold) and len(self.world.steps) > opened:
-            need = {"credits": command.amount, **command.measures}
-            path = self.world.steps[command.step].context.path
-            comparing.within_bounds(self.driver.read("limits")[0], need, path)
+            self._within_bounds(command.step, {"credits": command.amount, **command.measures})
+        if isinstance(answer, Renewed) and isinstance(due, Renewal) and not due.again:
+            self._renewed(answer, due)
         return answer
 
-    def _due(self, command: ask.Command) -> Answer | KeyConflict | HoldResolved | InvalidRequest:
+    def _within_bounds(self, step: str, need: dict[str, int]) -> None:
+        comparing.within_bounds(self.driver.read("limits")[0], need, self.world.steps[step].context.path)
+
+    def _renewed(self, answer: Renewed, due: Renewal) -> None:
+        if answer.amount or any(answer.measures.values()):
+            self._within_bounds(answer.lease, {"credits": answer.amount, **answer.measures})
+        if answer.is_open and not answer.strict and answer.seq:
+            comparing.same_policy(self.policies, due.shown.policy, answer.policy)
+
+    def _hear(self, command: ask.Command) -> None:
+        if isinstance(command, ask.Renew):
+            self.heard[command.holder] = self.driver.clock.monotonic_us()
+
+    def _due(self, command: ask.Command) -> Answer | KeyConflict | HoldResolved | InvalidRequest | OutOfOrder:
         try:
             return self.oracle.handle(command, self.driver.clock.now_us())
         except _EXPECTED as error:
@@ -71,7 +94,8 @@ class Pair:
         explained = self.driver.send(ask.Explain(hold))
         answer = self.send(hold)
         assert isinstance(explained, Decision), explained
-        assert explained.allowed == isinstance(answer, Held), f"explained as {explained}, answered {answer}"
+        queued = explained.allowed and bool(self.world.queue.tickets)  # others may wait for longer
+        assert queued or explained.allowed == isinstance(answer, Held), f"explained as {explained}, answered {answer}"
         return answer
 
     # --- what goes wrong ---
@@ -79,17 +103,25 @@ class Pair:
     def restart(self, *, snapshot: bool) -> None:
         """The owner ends, orderly (which leaves a snapshot) or not, and another takes over."""
         self.driver.restart(snapshot=snapshot)
+        self.heard, self.started_us = {}, self.driver.clock.monotonic_us()
+        self._reloaded()
+
+    def _reloaded(self) -> None:
+        """Another fold of the same entries; what is overdue ends before its first answer."""
         self.oracle.restarted(self.driver.clock.now_us())
+        self._end_leases()
 
     def lose_the_answer(self, command: ask.Command, *, committed: bool) -> object:
         """The commit fails, or only its answer is lost; the same key again has one effect (laws L1 and L4)."""
+        self._hear(command)
         self.driver.shelf.lose = "after" if committed else "before"
         lost = self.driver.send(command)
         assert isinstance(lost, OwnerUnavailable), f"answered {lost!r} though nobody knows whether it is durable"
         if committed:
             self._due(command)
-        self.oracle.restarted(self.driver.clock.now_us())
+        self._reloaded()
         self.reached["lost after" if committed else "lost before"] += 1
+        self.reached["lost a renewal"] += isinstance(command, ask.Renew)
         return self.send(command)
 
     def holders_die(self) -> None:
@@ -98,14 +130,46 @@ class Pair:
         silent = [s for s in self.world.steps.values() if s.end is None and s.opened_us + TTL_US <= now]
         self.driver.tick_with_dead_holders()
         for step in silent:
-            self._due(ask.LapseHold(step.id))
-            self.reached["silent holder"] += 1
+            if step.lease is None:
+                self._due(ask.LapseHold(step.id))
+                self.reached["silent holder"] += 1
+        self._end_leases()
+
+    # --- holders of leases ---
+
+    def beat(self, holder: str) -> frozenset[str]:
+        """The holder lives; both say which of its leases are asked back."""
+        self.heard[holder] = self.driver.clock.monotonic_us()
+        recalled = self.driver.beat(holder)
+        due = self.world.tell(holder)
+        assert recalled == due, f"{holder} is asked for {set(recalled)}, due {set(due)}"
+        return recalled
+
+    def tick(self) -> None:
+        """The owner looks at what is overdue; holders of steps live."""
+        self.driver.owner.tick()
+        self._end_leases()
+
+    def _end_leases(self) -> None:
+        """Silence suspends a lease, and long after that ends it."""
+        clock = self.driver.clock
+        for lease in self.world.leases():
+            suspended = lease.lease.suspended_us
+            if clock.monotonic_us() - self.heard.get(lease.lease.holder, self.started_us) <= SILENCE_US:
+                continue
+            if suspended is None:
+                self._due(ask.SuspendLease(lease.id))
+                self.reached["suspended"] += 1
+            elif suspended + LAPSE_AFTER_US <= clock.now_us():
+                self._due(ask.LapseLease(lease.id, self.driver.on_lapse == "charge"))
+                self.reached[f"lease lapsed: {self.driver.on_lapse}"] += 1
 
     # --- what must hold ---
 
     def check(self) -> None:
         """Every view says what the oracle's sums say."""
         balance, limits, sessions, holds = self.driver.read("balance", "limits", "sessions", "holds")
+        self.oracle.looked(self.driver.clock.now_us())
         comparing.same_balance(balance, self.world, self.now)
         comparing.same_limits(limits, self.world, self.now)
         comparing.same_sessions(sessions, self.world)

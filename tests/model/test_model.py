@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from agentbudget.ledger.memory import MemoryJournal
 from agentbudget.ledger.sql import SqlJournal
-from tests.model.machine import AccountMachine
+from tests.model.lease_machine import LeaseMachine
 from tests.model.reached import REQUIRED
 from tests.scale import SCALE
 
@@ -26,7 +26,7 @@ _ORACLE_MAY_IMPORT = {
 """Values of the contract, and the library that they are made with."""
 
 
-class InMemory(AccountMachine):
+class InMemory(LeaseMachine):
     """Each example has a journal of its own."""
 
     new_journal = MemoryJournal
@@ -59,7 +59,7 @@ def test_the_owner_over_sqlite_answers_as_the_oracle_does(tmp_path: Path) -> Non
     # NORMAL loses nothing here, because no machine loses power; the crash tests use FULL.
     journal = SqlJournal.open(f"sqlite:///{tmp_path}/model.db", synchronous="NORMAL")
 
-    class InSqlite(AccountMachine):
+    class InSqlite(LeaseMachine):
         new_journal = staticmethod(lambda: journal)
         reached: ClassVar[Counter[str]] = Counter()
 

@@ -12,8 +12,9 @@ from agentbudget.account import commands as ask
 from agentbudget.catalog.terms import PlanTerms
 from agentbudget.errors import AgentBudgetError
 from agentbudget.ledger.memory import MemoryJournal
-from tests.model import universe
-from tests.model.machine import AccountMachine
+from tests.model import test_lease_vectors, test_shortage_vectors, universe
+from tests.model.lease_machine import LeaseMachine
+from tests.model.lease_mutants import LEASE_MUTANTS
 from tests.model.mutants import MUTANTS
 from tests.model.pair import Pair
 
@@ -22,7 +23,7 @@ _EXAMPLES = 60
 _HOUR_US = 3_600 * universe.SECOND_US
 
 
-class _Walk(AccountMachine):
+class _Walk(LeaseMachine):
     new_journal = MemoryJournal
 
 
@@ -105,6 +106,13 @@ def _debt() -> None:
 
 
 SCRIPTS = (_twice, _crash, _snapshots, _expiry, _levels, _debt)
+LEASE_SCRIPTS = tuple(
+    check
+    for vectors in (test_lease_vectors, test_shortage_vectors)
+    for name, check in vars(vectors).items()
+    if name.startswith("test_")
+)
+"""The vectors of leases: each is a script as well."""
 
 
 def _notices(check: Callable[[], None]) -> bool:
@@ -134,3 +142,11 @@ def test_a_planted_bug_is_noticed(
 ) -> None:
     mutant(monkeypatch)
     assert any(_notices(script) for script in SCRIPTS) or _notices(_walk), f"nobody noticed: {mutant.__name__}"
+
+
+@pytest.mark.parametrize("mutant", LEASE_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_bug_of_leases_is_noticed(
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    assert any(_notices(script) for script in LEASE_SCRIPTS) or _notices(_walk), f"nobody noticed: {mutant.__name__}"

@@ -24,10 +24,15 @@ def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> int:
 
 
 def opened(
-    start_us: int = universe.START_US, *, zone: str = "UTC", anchor_us: int | None = None, **terms: object
+    start_us: int = universe.START_US,
+    *,
+    zone: str = "UTC",
+    anchor_us: int | None = None,
+    on_lapse: str = "charge",
+    **terms: object,
 ) -> Pair:
     """A customer with an open session ``s``."""
-    pair = Pair(MemoryJournal(), "acme", start_us=start_us)
+    pair = Pair(MemoryJournal(), "acme", start_us=start_us, on_lapse=on_lapse)
     pair.send(ask.CreateCustomer(PlanTerms("team", "c1", **terms), zone, anchor_us))  # type: ignore[arg-type]
     pair.send(ask.OpenSession("s", ttl_us=universe.FOREVER_US, max_step_us=universe.FOREVER_US))
     return pair

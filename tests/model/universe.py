@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
@@ -38,6 +38,7 @@ SCOPES = (
 BREAKERS = (
     Breaker(max_steps=4), Breaker(max_depth=1), Breaker(max_parallel=2), Breaker(repeat=(2, 3)), Breaker(max_rate=25),
     Breaker(max_step_cost=9), Breaker(max_seconds=7_200), Breaker(refusals_in_row=2), Breaker(error_burst=2),
+    Breaker(max_steps=3, max_seconds=7_200), Breaker(max_steps=3, max_step_cost=4), Breaker(max_steps=5),
 )  # fmt: skip
 FEATURES = (
     EntitlementTerms("research", "boolean"), EntitlementTerms("chat", "boolean", False),
@@ -82,7 +83,7 @@ def _plan(chance: random.Random, cycle: str) -> PlanTerms:
         features=_often(chance, None, (FEATURES,)), models=_often(chance, (), (("gpt-*",),)),
         grants=_often(chance, (), ((GrantTerms("start", 25, category="promo"),),)),
         limits=chance.choice(((), (), PLAN_LIMITS[:1], PLAN_LIMITS, PLAN_LIMITS[2:])),
-        breaker=chance.choice((Breaker(refusals_in_row=20), Breaker(max_parallel=6))),
+        breaker=_often(chance, Breaker(refusals_in_row=20), (Breaker(max_parallel=6), Breaker(max_steps=8))),
     )  # fmt: skip
 
 
@@ -127,6 +128,60 @@ def _hold(chance: random.Random) -> ask.Hold:
 
 holds = _pool(_hold)
 """Holds of a step and a session still to be named."""
+
+HOLDERS = ("p1", "p2")
+"""Processes that hold leases."""
+LEASE_MEASURES = ({"steps": 1}, {"steps": 1, "tokens": 4}, {"steps": 1, "tokens": 2, "exports": 1})
+"""A leased step counts as a step always."""
+
+
+def _asking(chance: random.Random) -> ask.Renew:
+    kind, model, tool = chance.choice(KINDS[:2])
+    feature = "research" if chance.random() < 0.15 else None
+    wind_down = chance.random() < 0.1
+    amount = max(1, chance.randint(-2, 6)) if chance.random() < 0.9 else 0
+    hold = ask.Hold(
+        "", "", kind, amount, chance.choice(LEASE_MEASURES), model, tool, feature=feature, wind_down=wind_down,  # type: ignore[arg-type]
+        stated=f"{amount}", note_refusal=_often(chance, True, (False,)),
+    )  # fmt: skip
+    return ask.Renew(
+        "", 1, "", chance.choice(HOLDERS), kind, model, tool, feature, wind_down,  # type: ignore[arg-type]
+        ask=hold, times=chance.choice((1, 2, 4, 16)),
+    )  # fmt: skip
+
+
+askings = _pool(_asking)
+"""First messages of a lease and a session still to be named."""
+
+
+class Turn(NamedTuple):
+    """What one message of a holder tells: steps begun, what others cost that end, what goes back, what is wanted."""
+
+    starts: tuple[int, ...]
+    costs: tuple[int, ...]
+    measures: dict[str, int]
+    back: int
+    wants: int | None
+    times: int
+    top_up: bool
+    ran: bool
+
+
+turns = _pool(
+    lambda chance: Turn(
+        tuple(chance.randint(0, 6) for _ in range(chance.randint(0, 3))),
+        tuple(chance.randint(0, 9) for _ in range(chance.randint(0, 3))),
+        chance.choice(LEASE_MEASURES),
+        _often(chance, 0, (1, 2, 4)),
+        chance.choice((None, None, 1, 2, 5)),
+        chance.choice((1, 2, 8)),
+        chance.random() < 0.3,
+        chance.random() < 0.5,
+    )
+)
+LIES = ("back", "gap", "negative", "session", "holder", "overrun", "steps", "old", "key", "close")
+ODD_ENDS = ("close", "close", "close", "empty", "units back", "lose track", "lose track", "lose track", "session ends")
+SILENCES = ("silence", "silence", "one beats", "a day", "a day", "lost before", "lost after")
 
 grants = _pool(
     lambda chance: ask.IssueGrant(

@@ -92,7 +92,7 @@ def test_the_real_cost_of_a_step_thrice_its_hold_is_booked_and_the_next_grant_pa
     """L11, L3: a declared overrun stops further holds."""
     customer.wallet.void("welcome")
     customer.wallet.grant(10, key="small")
-    with customer.session(budget=1000) as session:
+    with customer.session(budget=1000, mode="strict") as session:
         step = session.reserve("tool", name="work", amount=10)
         settled = step.settle(amount=30)
         assert (settled.charged, settled.overrun, settled.debt) == (30, 20, 20)

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 import pytest
 
 from agentbudget import OwnerUnavailable, Runtime
-from agentbudget.account.commands import CreateCustomer, Read
+from agentbudget.account.commands import CreateCustomer, Read, SetPaused
 from agentbudget.account.decision import Answer, BalanceView
 from agentbudget.errors import AgentBudgetError
 from agentbudget.ledger.journal import Batch
-from agentbudget.runtime import local_host
+from agentbudget.ledger.store import open_journal
+from agentbudget.runtime import mailbox
+from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.local_host import LocalHost
-from agentbudget.testing import ManualClock, MemoryJournal
+from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.runtime.support import PREPAID
 
 CREATE = CreateCustomer(PREPAID.terms("prepaid"))
@@ -133,7 +135,7 @@ def test_an_interrupt_of_a_waiting_caller_leaves_nothing_held(gated: GatedJourna
 
 def test_a_full_mailbox_refuses(host: LocalHost, gated: GatedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     """L8."""
-    monkeypatch.setattr(local_host, "MAX_MAILBOX", 5)
+    monkeypatch.setattr(mailbox, "MAX_MAILBOX", 5)
     gated.shut()
     answers = Answers(6)
     host.submit("acme", BALANCE, answers.take)
@@ -184,26 +186,50 @@ def test_closing_answers_what_waits_and_then_refuses(gated: GatedJournal, clock:
 
 def test_a_host_that_is_forgotten_gives_the_ledger_up(tmp_path: object, clock: ManualClock) -> None:
     url = f"sqlite:///{tmp_path}/budget.db"
-    runtime = Runtime.open(url, clock=clock)
-    thread, gone = runtime.host._thread, weakref.ref(runtime.host)  # type: ignore[attr-defined]
-    runtime.customers.create("acme")
-    del runtime
+    host = LocalHost(open_journal(url, clock=clock), clock)
+    thread, gone = host._thread, weakref.ref(host)
+    host.ask("acme", CREATE)
+    del host
     gc.collect()
     assert gone() is None
     thread.join()
-    Runtime.open(url, clock=clock).close()
+    open_journal(url, clock=clock).close()
 
 
-def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: object, clock: ManualClock) -> None:
-    url = f"sqlite:///{tmp_path}/budget.db"
-    with Runtime.open(url, clock=clock), pytest.raises(OwnerUnavailable) as refused:
-        Runtime.open(url, clock=clock)
-    assert str(os.getpid()) in refused.value.owner
+def test_an_owner_that_was_fenced_gives_up_and_says_who_took_over(clock: ManualClock) -> None:
+    """L9."""
+    store = MemoryStore()
+    host = LocalHost(MemoryJournal(store), clock)
+    MemoryJournal(store).claim("another")
+    for _ in range(2):
+        with pytest.raises(OwnerUnavailable, match="fenced") as fenced:
+            host.ask("acme", CREATE)
+        assert fenced.value.owner == "another"
+    assert store.entries == {}
+    host.close()
+
+
+def test_a_beat_goes_through_the_mailbox_and_brings_the_newest_catalog(host: LocalHost) -> None:
+    assert host.beat(Beat("h", ("acme",))) == Beaten()
+    assert [host.publish_catalog(b"one"), host.publish_catalog(b"two")] == [1, 2]
+    assert host.beat(Beat("h", ("acme",), 1)) == Beaten({}, 2, b"two")
+    assert host.beat(Beat("h", ("acme",), 2)) == Beaten({}, 2, b"")
+
+
+def test_what_changes_the_rules_nudges_and_a_step_does_not(host: LocalHost) -> None:
+    nudges: list[None] = []
+    host.on_nudge(lambda: nudges.append(None))
+    host.ask("acme", BALANCE)
+    assert nudges == []
+    host.ask("acme", SetPaused("customer", True))
+    host.publish_catalog(b"one")
+    assert len(nudges) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_is_refused_with_advice_and_leaves_the_parent_whole(runtime: Runtime) -> None:
-    """L8."""
+def test_a_forked_child_is_refused_with_advice_and_leaves_the_parent_whole(quick: Runtime) -> None:
+    """L8: a ledger in memory is one process's."""
+    runtime = quick
     acme = runtime.customers.create("acme", plan="local")
     session = acme.session(budget=1).open()
     step = session.reserve("tool", name="search", amount="0.5")

@@ -94,7 +94,7 @@ def test_an_interrupt_while_waiting_for_a_hold_gives_it_back(
     quick: Runtime, bolt: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L5: the owner holds it, but the caller never hears of it."""
-    session = bolt.session(budget=1).open()
+    session = bolt.session(budget=1, mode="strict").open()
     real = quick.host.ask
 
     def interrupted(customer: str, command: object, timeout_seconds: float | None = None) -> object:
@@ -116,7 +116,7 @@ def test_an_interrupt_before_the_hold_arrives_leaves_a_tombstone(
     quick: Runtime, bolt: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L4: whichever comes first, nothing stays held."""
-    session = bolt.session(budget=1).open()
+    session = bolt.session(budget=1, mode="strict").open()
     late: list[Hold] = []
 
     def interrupted(customer: str, command: object, timeout_seconds: float | None = None) -> object:
@@ -154,7 +154,7 @@ def test_a_settlement_whose_answer_was_lost_may_be_told_again(
     quick: Runtime, bolt: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L4: booked once."""
-    session = bolt.session(budget=1).open()
+    session = bolt.session(budget=1, mode="strict").open()
     step = session.reserve("tool", name="search", amount=1)
     real = quick.host.ask
 

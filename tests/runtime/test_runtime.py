@@ -97,7 +97,7 @@ def test_a_wallet_is_voided_and_adjusted(prepaid: Customer) -> None:
 def test_a_statement_is_read_from_the_ledger_alone(prepaid: Customer, clock: ManualClock) -> None:
     prepaid.wallet.grant(10, key="g")
     clock.advance(60)
-    with prepaid.session(budget=5) as session:
+    with prepaid.session(budget=5, mode="strict") as session:
         session.reserve("tool", name="search").settle()
     lines = prepaid.wallet.statement()
     assert [line.kind for line in lines] == ["grant_issued", "hold_opened", "hold_settled"]
@@ -221,7 +221,7 @@ def test_a_read_only_runtime_reads_beside_the_writer_and_writes_nothing(tmp_path
     url = f"sqlite:///{tmp_path}/budget.db"
     with Runtime.open(url, clock=clock) as writer:
         acme = writer.customers.create("acme", plan="local")
-        with acme.session(budget=5, id="run-7") as session:
+        with acme.session(budget=5, id="run-7", mode="strict") as session:
             session.reserve("tool", name="work", amount=3).settle()
         with Runtime.open(url, clock=clock, read_only=True) as reader:
             read = reader.customer("acme")

@@ -29,10 +29,10 @@ HEAVY = (
 )
 
 PROMISED = {
-    "Runtime", "Usage", "Credits", "USD", "Breaker", "Scope", "Catalog", "Decision", "Session", "Step",
+    "Runtime", "Usage", "Credits", "USD", "Breaker", "Scope", "Catalog", "Decision", "Session", "SessionHandle", "Step",
     "AgentBudgetError", "BudgetDenied", "BudgetAbort", "KeyConflict", "HoldResolved", "OwnerUnavailable",
     "LedgerCorrupt", "CatalogError", "InvalidAmount", "InvalidRequest", "find_denied",
-    "session", "current_session", "current_step", "__version__",
+    "session", "current_session", "current_step", "carry", "__version__",
 }  # fmt: skip
 
 

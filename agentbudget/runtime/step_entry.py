@@ -1,0 +1,47 @@
+"""What ``session.step(...)`` gives: the step as a context manager that reserves when it is entered."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from agentbudget.runtime import reserving
+from agentbudget.runtime.asking import Ask
+from agentbudget.runtime.step import Step
+
+if TYPE_CHECKING:
+    from agentbudget.runtime.session import Session
+
+
+class StepEntry:
+    """What ``session.step(...)`` gives: entering it reserves the step and gives it to the body."""
+
+    __slots__ = ("_ask", "_session", "_step")
+
+    def __init__(self, session: Session, ask: Ask) -> None:
+        self._session, self._ask = session, ask
+        self._step: Step | None = None
+
+    def __enter__(self) -> Step:
+        session = self._session
+        step, cost = session.at_once(self._ask)
+        self._step = step if step is not None else session.run(reserving.reserve(session, self._ask, cost))
+        return self._step.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._step is not None:
+            self._step.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Step:
+        session = self._session
+        step, cost = session.at_once(self._ask)
+        self._step = step if step is not None else await session.arun(reserving.reserve(session, self._ask, cost))
+        return await self._step.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._step is not None:
+            await self._step.__aexit__(kind, error, trace)

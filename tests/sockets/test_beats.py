@@ -1,0 +1,127 @@
+"""What a process hears and says beside its commands: heartbeats, catalogs, which of its steps live, and when to hurry."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentbudget.account.commands import Read, SetPaused
+from agentbudget.clock import SECOND_US
+from agentbudget.runtime import living
+from agentbudget.runtime.host import Beat, Beaten
+from agentbudget.runtime.living import Living
+from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.testing import ManualClock
+from tests.sockets.support import PATIENCE, balance, begin, hold, own, spend
+
+Opened = Callable[..., MachineHost]
+
+
+def test_a_beat_is_answered_wherever_the_owner_is(owner: MachineHost, client: MachineHost) -> None:
+    assert owner.beat(Beat("one", ("acme",))) == Beaten()
+    assert client.beat(Beat("two", ("acme", "nobody"))) == Beaten()
+
+
+def test_a_catalog_reaches_every_process_once(owner: MachineHost, client: MachineHost, opened: Opened) -> None:
+    other = opened()
+    assert client.publish_catalog(b"new") == 1
+    for host in (owner, other):
+        assert host.beat(Beat("h", catalog=0)) == Beaten({}, 1, b"new")
+        assert host.beat(Beat("h", catalog=1)) == Beaten({}, 1, b"")
+    assert owner.publish_catalog(b"newer") == 2
+    assert client.beat(Beat("h", catalog=1)) == Beaten({}, 2, b"newer")
+
+
+def test_a_catalog_outlives_the_owner_that_it_was_published_to(path: Path, opened: Opened) -> None:
+    with own(path) as first:
+        host, other = opened(), opened()
+        host.publish_catalog(b"new")
+        first.kill()
+        assert host.beat(Beat("h", catalog=1)).catalog in (0, 1)  # the next owner may not have heard of it: it is told
+        assert other.beat(Beat("o")) == Beaten({}, 1, b"new")
+        assert host.publish_catalog(b"newer") == 2
+
+
+def test_a_new_catalog_asks_everybody_to_beat_at_once(owner: MachineHost, client: MachineHost) -> None:
+    told = {"owner": threading.Event(), "client": threading.Event()}
+    owner.on_nudge(told["owner"].set)
+    client.on_nudge(told["client"].set)
+    client.publish_catalog(b"new")
+    assert all(event.wait(PATIENCE) for event in told.values())
+
+
+def test_a_pause_asks_everybody_to_beat_at_once_and_a_read_does_not(owner: MachineHost, client: MachineHost) -> None:
+    nudged = threading.Event()
+    client.on_nudge(nudged.set)
+    client.ask("acme", Read("balance"))
+    spend(client, "a")
+    assert not nudged.is_set()
+    client.ask("acme", SetPaused("customer", True))
+    assert nudged.wait(PATIENCE)
+
+
+def test_a_nudge_does_not_keep_alive_what_it_calls(owner: MachineHost) -> None:
+    class Holder:
+        def nudge(self) -> None:
+            raise AssertionError("it was forgotten")
+
+    owner.on_nudge(Holder().nudge)
+    owner.publish_catalog(b"new")
+
+
+def test_the_steps_of_a_process_live_as_long_as_it_works_on_them(
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L5: a hold of another process does not lapse while that process says that it lives."""
+    clock = ManualClock()
+    owner = begin(opened(clock=clock))
+    client = opened(clock=clock)
+    client.live.update({"a", "b"})
+    client.ask("acme", hold("a"))
+    client.ask("acme", hold("b"))
+    clock.advance(61)
+    until(client, lambda: {"a", "b"} <= _others(owner))
+    owner.sweep()
+    assert balance(owner).held == 20
+    client.live.discard("a")
+    until(client, lambda: "a" not in _others(owner))
+    owner.sweep()
+    assert balance(owner).held == 10
+    client.close()
+    until(owner, lambda: not _others(owner))
+    owner.sweep()
+    assert balance(owner).held == 0
+
+
+def until(host: MachineHost, is_so: Callable[[], bool]) -> None:
+    """Commands go to and fro until something has come along with them."""
+    while not is_so():
+        host.ask("acme", Read("balance")) if host.owner else None
+
+
+def _others(owner: MachineHost) -> set[str]:
+    return set().union(*owner._machine.living._others.values())
+
+
+def test_after_a_takeover_every_step_counts_as_alive_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Living()
+    assert "a" not in steps
+    steps.took_over()
+    assert "a" in steps
+    monkeypatch.setattr(living.time, "monotonic", lambda: living.GRACE_SECONDS + 1e9)
+    assert "a" not in steps
+
+
+def test_many_living_steps_are_said_in_parts(owner: MachineHost, client: MachineHost) -> None:
+    steps = {f"step-{n}" for n in range(3_500)}
+    client.live.update(steps)
+    until(client, lambda: steps <= _others(owner))
+
+
+def test_the_ttl_is_longer_than_what_a_process_may_be_silent() -> None:
+    from agentbudget.runtime import socket_client
+
+    assert socket_client.ROUND_SECONDS * SECOND_US < SECOND_US
