@@ -1,4 +1,4 @@
-"""``agentbudget demo``: a runaway agent, stopped before it overspends. Sets itself up, uses no network."""
+"""``agentbudget demo``: runaway agents, stopped before they overspend. Sets itself up, uses no network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from agentbudget.cli.answer import answers, console, print_json
-from agentbudget.cli.failures import MissingExtra
+from agentbudget.cli.failures import INTEGRITY, MissingExtra
 from agentbudget.cli.options import JsonOption
 from agentbudget.errors import InvalidRequest
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LATENCY_SECONDS: Final = 0.1
 """What the scripted model takes for a reply when somebody watches: enough to follow, the whole stays far below 10 s."""
+BUDGET: Final = "0.05"
+"""Of the session, where none is stated."""
 _WIDTH: Final = 100
 """Columns of the picture: what most terminals have, and what a page can show."""
 
@@ -31,24 +33,40 @@ def add_to(app: typer.Typer) -> None:
 @answers
 def demo(
     budget: Annotated[
-        str, typer.Option("--budget", metavar="CREDITS", help="Of the session; a credit is a US dollar.")
-    ] = "0.05",
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="CREDITS",
+            help="Of the session; a credit is a US dollar. Without it 0.05, or with --workers a wallet for some seconds.",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="Whose price counts; the replies are scripted.")] = "gpt-5-mini",
     keep: Annotated[
         str | None, typer.Option("--keep", metavar="PATH", help="Keep the ledger in this new file, to look at.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="N processes (1 to 32) on one wallet, some of them killed."),
     ] = None,
     svg: Annotated[str | None, typer.Option("--svg", metavar="PATH", hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Watch a LangChain agent fall into a loop and be refused before the step that does not fit.
 
-    Then the same agent without a budget, the wallet, and the ledger verified. Takes seconds, and no network.
+    Then the same agent without a budget, the wallet, and the ledger verified. With --workers instead: processes of runaway
+    agents spend one prepaid wallet, some are killed, and the ledger is proven right. Takes seconds, and no network.
     """
+    path = None if keep is None else _new_file(keep)
+    _require_price(model)
+    if workers is not None:
+        return _fleet(workers, model, budget, path, keep, as_json=as_json)
+    return _agent(model, _budget(budget or BUDGET), path, keep, svg, as_json=as_json)
+
+
+def _agent(model: str, stated: Credits, path: Path | None, keep: str | None, svg: str | None, *, as_json: bool) -> None:
     from agentbudget.cli.data import to_data
     from agentbudget.cli.demo_view import Lines, Live, Silent, print_report, save_picture
 
-    stated, path = _budget(budget), None if keep is None else _new_file(keep)
-    _require_price(model)
     if as_json:
         print_json(to_data(_run(path, model, stated, Silent(), latency=0)))
         return
@@ -61,6 +79,28 @@ def demo(
     print_report(screen, facts, kept=keep)
     if svg is not None:
         save_picture(facts, Path(svg), width=_WIDTH)
+
+
+def _fleet(workers: int, model: str, budget: str | None, path: Path | None, keep: str | None, *, as_json: bool) -> None:
+    """Processes instead of one agent. Raises ``typer.Exit`` with the code of integrity failures when the proof fails."""
+    from agentbudget.cli import fleet, fleet_view
+    from agentbudget.cli.data import to_data
+
+    if not 1 <= workers <= fleet.MAX_WORKERS:
+        raise InvalidRequest(f"{workers} is no number of workers: give 1 to {fleet.MAX_WORKERS}", "workers")
+    wallet = _budget(budget) if budget else fleet.wallet_for(workers, model)
+    screen = console() if console().is_terminal else console(width=_WIDTH)
+    watcher = fleet_view.SilentFleet()
+    if not as_json:
+        watcher = (fleet_view.FleetLive if screen.is_terminal else fleet_view.FleetLines)(screen, workers, wallet)
+    with watcher:
+        facts = fleet.run_fleet(path, workers, model, wallet, watcher)
+    if as_json:
+        print_json(to_data(facts))
+    else:
+        fleet_view.print_fleet_report(screen, facts, kept=keep)
+    if not facts.is_sound:
+        raise typer.Exit(INTEGRITY)
 
 
 def _run(path: Path | None, model: str, budget: Credits, watcher: Watcher, *, latency: float) -> Facts:

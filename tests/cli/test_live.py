@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,7 @@ def until_allowed(session):
             pass
 
 with Runtime.open(sys.argv[1]) as runtime:
-    parent = runtime.customer("acme").session(id="run", budget=sys.argv[2]).open()
+    parent = runtime.customer("bolt").session(id="run", budget=sys.argv[2]).open()
     session = parent.child(id="sub", budget=sys.argv[3]).open() if len(sys.argv) > 3 else parent
     print("open", flush=True)
     for line in sys.stdin:
@@ -84,6 +85,14 @@ def agent(ledger: str, *arguments: str) -> Iterator[Agent]:
 
 
 @pytest.fixture
+def ledger(file: Path) -> str:
+    """The URL of a ledger with one customer, ``bolt``, whose sessions' budgets alone bind."""
+    url = f"sqlite:///{file}"
+    ask("customer", "create", "bolt", ledger=url)
+    return url
+
+
+@pytest.fixture
 def running(ledger: str) -> Iterator[Agent]:
     """It owns the ledger, and takes steps."""
     with agent(ledger, "4") as made:
@@ -93,10 +102,10 @@ def running(ledger: str) -> Iterator[Agent]:
 
 
 def test_a_paused_session_takes_no_step_in_any_process_until_it_is_resumed(ledger: str, running: Agent) -> None:
-    paused = ask("session", "pause", "acme", "run", "--reason", "too eager", ledger=ledger)
+    paused = ask("session", "pause", "bolt", "run", "--reason", "too eager", ledger=ledger)
     assert (paused["id"], paused["state"]) == ("run", "paused")
     assert running.hear().endswith("paused")
-    assert ask("session", "resume", "acme", "run", ledger=ledger)["state"] == "open"
+    assert ask("session", "resume", "bolt", "run", ledger=ledger)["state"] == "open"
     running.say("recover")
     assert running.hear() == "allowed"
 
@@ -105,65 +114,65 @@ def test_a_child_of_a_paused_session_takes_no_step_either(ledger: str) -> None:
     with agent(ledger, "4", "3") as running:
         running.say("work")
         assert running.hear() == "runs"
-        ask("session", "pause", "acme", "run", ledger=ledger)
+        ask("session", "pause", "bolt", "run", ledger=ledger)
         assert running.hear().endswith("paused")
 
 
 def test_a_closed_session_takes_no_step_in_any_process(ledger: str, running: Agent) -> None:
-    assert ask("session", "close", "acme", "run", ledger=ledger)["state"] == "closed"
+    assert ask("session", "close", "bolt", "run", ledger=ledger)["state"] == "closed"
     assert running.hear().endswith("session_closed")
 
 
 def test_a_customer_and_an_entity_are_paused_and_resumed(ledger: str, running: Agent) -> None:
-    assert ask("customer", "pause", "acme", ledger=ledger)["paused"]
+    assert ask("customer", "pause", "bolt", ledger=ledger)["paused"]
     assert running.hear().endswith("paused")
-    assert not ask("customer", "resume", "acme", ledger=ledger)["paused"]
+    assert not ask("customer", "resume", "bolt", ledger=ledger)["paused"]
     running.say("recover")
     assert running.hear() == "allowed"
-    ask("entity", "put", "acme", "team:eng", ledger=ledger)
-    ask("customer", "pause", "acme", "--entity", "team:eng", ledger=ledger)
-    entities = ask("entity", "list", "acme", ledger=ledger)["entities"]
+    ask("entity", "put", "bolt", "team:eng", ledger=ledger)
+    ask("customer", "pause", "bolt", "--entity", "team:eng", ledger=ledger)
+    entities = ask("entity", "list", "bolt", ledger=ledger)["entities"]
     assert [one["id"] for one in entities if one["paused"]] == ["team:eng"]
 
 
 def test_a_limit_that_is_set_counts_for_what_is_leased_already(ledger: str, running: Agent) -> None:
-    ask("limit", "set", "acme", "customer", "0", ledger=ledger)
+    ask("limit", "set", "bolt", "customer", "0", ledger=ledger)
     assert running.hear().endswith("limit")
 
 
 def test_a_funded_session_goes_on(ledger: str) -> None:
-    more = ("session", "fund", "acme", "run", "0.000002", "--key", "more")
+    more = ("session", "fund", "bolt", "run", "0.000002", "--key", "more")
     with agent(ledger, "0.00001") as running:
         running.say("work")
         assert running.hear() == "runs"
         assert running.hear() == "10 session_budget"
         assert ask(*more, ledger=ledger)["budget"] == "0.000012"
         assert ask(*more, ledger=ledger)["budget"] == "0.000012"  # a key happens once
-        assert ask("session", "fund", "acme", "run", "NaN", ledger=ledger, code=2)["error"]["fault"] == "not_finite"
+        assert ask("session", "fund", "bolt", "run", "NaN", ledger=ledger, code=2)["error"]["fault"] == "not_finite"
         running.say("work")
         assert running.hear() == "2 session_budget"
 
 
 def test_a_child_is_funded_from_what_its_parent_has_left_or_refused(ledger: str) -> None:
     with agent(ledger, "0.5", "0.3"):
-        assert ask("session", "fund", "acme", "sub", "0.2", ledger=ledger)["budget"] == "0.5"
-        refused = ask("session", "fund", "acme", "sub", "0.1", ledger=ledger, code=1)["error"]
+        assert ask("session", "fund", "bolt", "sub", "0.2", ledger=ledger)["budget"] == "0.5"
+        refused = ask("session", "fund", "bolt", "sub", "0.1", ledger=ledger, code=1)["error"]
         assert refused["type"] == "BudgetDenied"
-        assert ask("session", "show", "acme", "sub", ledger=ledger)["budget"] == "0.5"
+        assert ask("session", "show", "bolt", "sub", ledger=ledger)["budget"] == "0.5"
 
 
 def test_what_is_leased_is_listed_and_shown(ledger: str, running: Agent) -> None:
-    (lease,) = ask("session", "show", "acme", "run", ledger=ledger)["leases"]
+    (lease,) = ask("session", "show", "bolt", "run", ledger=ledger)["leases"]
     assert (lease["kind"], lease["name"], lease["suspended_at"]) == ("tool", "search", None)
-    (listed,) = ask("session", "list", "acme", ledger=ledger)["sessions"]
+    (listed,) = ask("session", "list", "bolt", ledger=ledger)["sessions"]
     assert listed["suspended"] == "0"
     assert listed["leased"] != "0"
-    assert ask("wallet", "balance", "acme", ledger=ledger)["leased"] != "0"
-    assert "leased by" in text("session", "show", "acme", "run", ledger=ledger)
-    ask("session", "close", "acme", "run", ledger=ledger)
+    assert ask("wallet", "balance", "bolt", ledger=ledger)["leased"] != "0"
+    assert "leased by" in text("session", "show", "bolt", "run", ledger=ledger)
+    ask("session", "close", "bolt", "run", ledger=ledger)
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "fund", "close"])
 def test_a_session_that_is_not_there_is_named(ledger: str, command: str) -> None:
     amount = ["1"] if command == "fund" else []
-    assert ask("session", command, "acme", "gone", *amount, ledger=ledger, code=2)["error"]["field"] == "session"
+    assert ask("session", command, "bolt", "gone", *amount, ledger=ledger, code=2)["error"]["field"] == "session"

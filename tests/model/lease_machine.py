@@ -186,11 +186,11 @@ class LeaseMachine(AccountMachine):
         if answers:
             self.answer(sorted(recalled))
 
-    def answer(self, leases: list[str]) -> None:
-        """Idle amounts go back; with nothing idle, an empty message says so."""
+    def answer(self, leases: list[str], *, keeps: bool = False) -> None:
+        """Idle amounts go back; with nothing idle, or nothing to spare, an empty message says so."""
         for name in leases:
             lease = self.world.steps[name]
-            self.send(self.message(lease, back=self.free(lease)))
+            self.send(self.message(lease, back=0 if keeps else self.free(lease)))
 
     @rule(which=universe.some, hold=universe.holds, more=st.integers(8, 30), how=universe.some)
     def run_short(self, which: int, hold: ask.Hold, more: int, how: int) -> None:
@@ -205,7 +205,7 @@ class LeaseMachine(AccountMachine):
         """It asks again while holders answer: all of them, one, or none."""
         for turn in range(3):
             recalled = sorted(self.pair.beat("p1") | self.pair.beat("p2")) if how % 4 > turn else []
-            self.answer(recalled if how < 4 else recalled[:1])
+            self.answer(recalled if how < 4 else recalled[:1], keeps=how in (2, 5))
             self.pair.driver.clock.advance(microseconds=ASKS_AGAIN_US[(how + turn) % 3])
             answer = self.send(command)
             still = isinstance(answer, Recalling) or (isinstance(answer, Renewed) and answer.recalling is not None)

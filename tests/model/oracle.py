@@ -54,9 +54,10 @@ class Oracle:
     def looked(self, now_us: int) -> int:
         """The time it is at a command, a read included: nobody waits any more who has not asked for long."""
         now = self.saw(now_us)
-        self.world.queue.drop_forgotten(now)
-        for lease in self.world.leases():
-            self.world.forget_told(lease)
+        if self.world.queue.tickets:
+            self.world.queue.drop_forgotten(now)
+            for lease in self.world.leases():
+                self.world.forget_told(lease)
         return now
 
     def saw(self, now_us: int) -> int:

@@ -81,14 +81,13 @@ def _wallet(world: World, amount: int, context: Context, now: int) -> dict[str, 
 
 
 def circuit_refuses(world: World, hold: Hold, now: int, *, extending: bool = False) -> bool:
-    return (
-        any(session.latched for session in world.lineage(hold.session))
-        or bool(lasting_rules(world, hold, now, extending=extending))
-        or passing_rules(world, hold, extending=extending)
-    )
+    """Rules judge steps when they begin, and more of a hold is none: that stops only with its session."""
+    if any(session.latched for session in world.lineage(hold.session)):
+        return True
+    return not extending and (bool(lasting_rules(world, hold, now)) or passing_rules(world, hold))
 
 
-def lasting_rules(world: World, hold: Hold, now: int, *, extending: bool = False) -> list[str]:
+def lasting_rules(world: World, hold: Hold, now: int) -> list[str]:
     """The rules that fire, of those that keep the circuit open until the session is resumed or funded."""
     session, rules = world.sessions[hold.session], world.breaker(hold.session)
     steps = [step for step in world.steps_of(hold.session) if step.order > session.rest_order]
@@ -97,29 +96,25 @@ def lasting_rules(world: World, hold: Hold, now: int, *, extending: bool = False
     fired = {
         "max_seconds": rules.max_seconds is not None and age > rules.max_seconds * 1_000_000,
         "max_rate": rules.max_rate is not None and lately + hold.amount > rules.max_rate,
+        "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
+        "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
+        "repeat": rules.repeat is not None and _repeats(steps, hold, *rules.repeat),
+        "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
+        "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
     }
-    if not extending:
-        fired |= {
-            "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
-            "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
-            "repeat": rules.repeat is not None and _repeats(steps, hold, *rules.repeat),
-            "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
-            "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
-        }
     return [rule for rule, fires in fired.items() if fires]
 
 
-def passing_rules(world: World, hold: Hold, *, extending: bool = False) -> bool:
+def passing_rules(world: World, hold: Hold) -> bool:
     """Whether a rule fires that judges this step only."""
-    return _of_this_step(world, hold, extending=extending) or (not extending and leases_hold_the_steps(world, hold))
+    return _of_this_step(world, hold) or leases_hold_the_steps(world, hold)
 
 
-def _of_this_step(world: World, hold: Hold, *, extending: bool = False) -> bool:
+def _of_this_step(world: World, hold: Hold) -> bool:
     rules = world.breaker(hold.session)
     running = [step for step in world.steps_of(hold.session) if step.end is None]
     too_dear = rules.max_step_cost is not None and hold.amount > rules.max_step_cost
-    too_many = rules.max_parallel is not None and len(running) + 1 > rules.max_parallel
-    return too_dear or (too_many and not extending)
+    return too_dear or (rules.max_parallel is not None and len(running) + 1 > rules.max_parallel)
 
 
 def only_leases_break_it(world: World, hold: Hold, now: int) -> bool:

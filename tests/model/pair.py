@@ -63,7 +63,7 @@ class Pair:
         self.log.append(command)
         if not isinstance(command, ask.CreateCustomer):  # again, it says that nothing changed
             comparing.same_answer(answer, due)
-        note_answer(self.reached, command, due, self.world, self.now)
+        note_answer(self.reached, command, due, self.world, self.world.seen_us)
         if isinstance(command, ask.Hold) and len(self.world.steps) > opened:
             self._within_bounds(command.step, {"credits": command.amount, **command.measures})
         if isinstance(answer, Renewed) and isinstance(due, Renewal) and not due.again:
@@ -169,12 +169,12 @@ class Pair:
     def check(self) -> None:
         """Every view says what the oracle's sums say."""
         balance, limits, sessions, holds = self.driver.read("balance", "limits", "sessions", "holds")
-        self.oracle.looked(self.driver.clock.now_us())
-        comparing.same_balance(balance, self.world, self.now)
-        comparing.same_limits(limits, self.world, self.now)
-        comparing.same_sessions(sessions, self.world)
-        comparing.same_holds(holds, self.world)
-        note_state(self.reached, self.world, self.now)
+        world, now = self.world, self.oracle.looked(self.driver.clock.now_us())
+        comparing.same_balance(balance, world, now)
+        comparing.same_limits(limits, world, now)
+        comparing.same_sessions(sessions, world)
+        comparing.same_holds(holds, world)
+        note_state(self.reached, world, now)
 
     def check_ledger(self) -> None:
         """The chain verifies, entries balance, and replay from nothing gives the same views (laws L2, L6, L7)."""
