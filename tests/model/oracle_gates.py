@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from agentbudget.account.commands import Hold
 from tests.model.oracle_facts import Context, LimitFact, StepFact, covers
-from tests.model.oracle_world import RECEIVABLE, World
+from tests.model.oracle_world import RECEIVABLE, SessionFact, World
 
 MINUTE_US = 60_000_000
 
@@ -81,28 +81,41 @@ def _wallet(world: World, amount: int, context: Context, now: int) -> dict[str, 
 
 
 def circuit_refuses(world: World, hold: Hold, now: int, *, extending: bool = False) -> bool:
-    """Rules judge steps when they begin, and more of a hold is none: that stops only with its session."""
+    """More of a hold is judged by the rules about time and cost; those that count steps have judged its step."""
     if any(session.latched for session in world.lineage(hold.session)):
         return True
-    return not extending and (bool(lasting_rules(world, hold, now)) or passing_rules(world, hold))
+    if extending:
+        return bool(_time_and_rate(world, hold, now)) or _too_dear(world, hold)
+    return bool(lasting_rules(world, hold, now)) or passing_rules(world, hold)
 
 
 def lasting_rules(world: World, hold: Hold, now: int) -> list[str]:
     """The rules that fire, of those that keep the circuit open until the session is resumed or funded."""
     session, rules = world.sessions[hold.session], world.breaker(hold.session)
-    steps = [step for step in world.steps_of(hold.session) if step.order > session.rest_order]
+    fired = {
+        "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
+        "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
+        "repeat": rules.repeat is not None and _repeats(_since_rest(world, session), hold, *rules.repeat),
+        "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
+        "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
+    }
+    return [*_time_and_rate(world, hold, now), *(rule for rule, fires in fired.items() if fires)]
+
+
+def _time_and_rate(world: World, hold: Hold, now: int) -> list[str]:
+    session, rules = world.sessions[hold.session], world.breaker(hold.session)
     age = now - max(session.opened_us, session.rest_us)
+    steps = _since_rest(world, session)
     lately = sum(step.first_amount for step in steps if step.opened_us > now - MINUTE_US)
     fired = {
         "max_seconds": rules.max_seconds is not None and age > rules.max_seconds * 1_000_000,
         "max_rate": rules.max_rate is not None and lately + hold.amount > rules.max_rate,
-        "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
-        "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
-        "repeat": rules.repeat is not None and _repeats(steps, hold, *rules.repeat),
-        "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
-        "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
     }
     return [rule for rule, fires in fired.items() if fires]
+
+
+def _since_rest(world: World, session: SessionFact) -> list[StepFact]:
+    return [step for step in world.steps_of(session.id) if step.order > session.rest_order]
 
 
 def passing_rules(world: World, hold: Hold) -> bool:
@@ -113,8 +126,12 @@ def passing_rules(world: World, hold: Hold) -> bool:
 def _of_this_step(world: World, hold: Hold) -> bool:
     rules = world.breaker(hold.session)
     running = [step for step in world.steps_of(hold.session) if step.end is None]
-    too_dear = rules.max_step_cost is not None and hold.amount > rules.max_step_cost
-    return too_dear or (rules.max_parallel is not None and len(running) + 1 > rules.max_parallel)
+    return _too_dear(world, hold) or (rules.max_parallel is not None and len(running) + 1 > rules.max_parallel)
+
+
+def _too_dear(world: World, hold: Hold) -> bool:
+    most = world.breaker(hold.session).max_step_cost
+    return most is not None and hold.amount > most
 
 
 def only_leases_break_it(world: World, hold: Hold, now: int) -> bool:

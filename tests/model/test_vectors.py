@@ -211,6 +211,33 @@ def test_a_probe_that_is_refused_leaves_the_circuit_closed() -> None:
     assert isinstance(pair.send(hold("clamped", 5, session="slow")), Held)
 
 
+def test_more_of_a_hold_is_judged_by_the_rules_about_time_and_cost() -> None:
+    pair = opened()
+    pair.send(ask.IssueGrant("g", 100))
+    rules = universe.Breaker(max_step_cost=5, max_seconds=60, max_steps=1)
+    pair.send(ask.OpenSession("t", breaker=rules, ttl_us=universe.FOREVER_US, max_step_us=universe.FOREVER_US))
+    pair.send(hold("h", 4, session="t"))
+    assert isinstance(pair.send(ask.ExtendHold("h", 1, 5)), Held)
+    assert pair.send(ask.ExtendHold("h", 2, 6)).reason == "circuit_open"
+    pair.driver.clock.advance(61)
+    assert pair.send(ask.ExtendHold("h", 3, 1)).reason == "circuit_open"
+    pair.check()
+
+
+def test_a_resumed_session_counts_its_breaker_anew() -> None:
+    pair = opened()
+    pair.send(ask.IssueGrant("g", 100))
+    rules = universe.Breaker(max_seconds=60, max_steps=2)
+    pair.send(ask.OpenSession("t", breaker=rules, ttl_us=universe.FOREVER_US, max_step_us=universe.FOREVER_US))
+    for step in ("a", "b"):
+        pair.send(hold(step, 1, session="t"))
+    assert pair.send(hold("c", 1, session="t")).reason == "circuit_open"
+    pair.driver.clock.advance(61)
+    pair.send(ask.SetPaused("session:t", False))
+    assert isinstance(pair.send(hold("d", 1, session="t")), Held)
+    pair.check()
+
+
 _WINDOW_ENDS = [
     # Berlin's clocks go forward on 2026-03-29 at 01:00Z and back on 2026-10-25 at 01:00Z.
     ("day of 23 hours", "day", "Europe/Berlin", None, at(2026, 3, 29, 0, 30), at(2026, 3, 29, 22)),
