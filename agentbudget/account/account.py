@@ -88,7 +88,8 @@ class Account:
         except InvariantBroken:
             raise
         except AgentBudgetError as error:
-            return Outcome(None, error, drafts)
+            # Without its traceback: that leads back to this outcome, which the collector does not look at (gc=False).
+            return Outcome(None, error.with_traceback(None), drafts)
         for one in made:
             drafts.append(self._enter(one, request, now_us))
         if kind is c.CreateCustomer or kind is c.AssignPlan:

@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from agentbudget.clock import Clock
+from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.runtime.host import Beat, Beaten, Host, Plan, Slot
 from agentbudget.runtime.ids import new_id
@@ -30,6 +30,7 @@ _log = logging.getLogger("agentbudget")
 BEAT_SECONDS: Final = 1.0
 UNOPENED_KEPT: Final = 1_000
 """Leases remembered that were never opened; a message arrives twice within seconds, or not at all."""
+UNOPENED_US: Final = 120 * SECOND_US
 FAREWELL_SECONDS: Final = 5.0
 """How long closing waits for the last reports to be booked; what was not heard by then is in the spool."""
 
@@ -61,7 +62,7 @@ class Holder:
         self.wall_offset_us = self.clock.now_us() - self.clock.monotonic_us()
         self._active: dict[str, dict[int, SessionLeases]] = {}
         self._errands: deque[Callable[[], None]] = deque()
-        self._unopened: OrderedDict[str, tuple[SessionLeases, Lease]] = OrderedDict()
+        self._unopened: OrderedDict[str, tuple[SessionLeases, Lease, int]] = OrderedDict()
         self._lock, self._errand = threading.Lock(), threading.Lock()
         self._bell: queue.SimpleQueue[Any] = queue.SimpleQueue()  # put() takes no lock: finalizers may call it
         self._keeper: threading.Thread | None = None
@@ -113,15 +114,25 @@ class Holder:
         for name in only:
             known = self._unopened.pop(name, None)
             if known is not None:  # a message that we had given up as refused arrived again, and opened it
-                own, lease = known
+                own, lease, _ = known
                 own.take_back(lease)
 
     def never_opened(self, own: SessionLeases, lease: Lease) -> None:
         """Remember a lease whose only message was refused: should that message arrive a second time, it may open one that
         nobody uses; then the owner asks for it back."""
-        self._unopened[lease.id] = (own, lease)
+        self._unopened[lease.id] = (own, lease, self.clock.monotonic_us())
         while len(self._unopened) > UNOPENED_KEPT:
             self._unopened.popitem(last=False)
+
+    def _customers_of_unopened(self, now_us: int) -> set[str]:
+        """Customers that may have such a lease: the owner tells only of those that a beat names."""
+        remembered = list(self._unopened.items())
+        for name, (_, _, since_us) in remembered:
+            if now_us - since_us > UNOPENED_US:
+                self._unopened.pop(name, None)
+        return {
+            own.customer for own, _, since_us in (kept for _, kept in remembered) if now_us - since_us <= UNOPENED_US
+        }
 
     def holds(self, customer: str) -> bool:
         """Whether anything of a customer may be leased here."""
@@ -171,7 +182,7 @@ class Holder:
         """Say that this process lives, and give back what is asked back."""
         sent_us = self.clock.monotonic_us()
         with self._lock:
-            customers = tuple(self._active)
+            customers = tuple({*self._active, *self._customers_of_unopened(sent_us)})
         beaten = self.host.beat(Beat(self.id, customers, self.catalog))
         self.heard(sent_us)
         for customer, leases in beaten.recall.items():

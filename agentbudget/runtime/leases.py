@@ -282,6 +282,8 @@ class SessionLeases:
             del self.leases[lease.key]
         if lease in self.draining:
             self.draining.remove(lease)
+        if lease.seq == 0:
+            self.holder.never_opened(self, lease)
         if lease.trail is not None:
             lease.trail.closed()
 

@@ -49,7 +49,6 @@ def _due(own: SessionLeases, lease: Lease, now_us: int) -> Renew | None:
     if lease.seq == 0 and not lease.open:
         if now_us - lease.sent_us >= IDLE_US:
             own.forget(lease)  # it never opened, and nobody asks any more
-            own.holder.never_opened(own, lease)
         return None
     if not lease.open and (lease in own.draining or now_us - lease.used_us >= IDLE_US):
         return own.closing(lease, now_us)
@@ -120,7 +119,7 @@ def end_unheard(own: SessionLeases, lease: Lease, n: int, command: SettleHold | 
 def lapsed_while_open(own: SessionLeases, lease: Lease, n: int, command: SettleHold) -> None:
     """A guess came after its lease had lapsed: what it charges goes into the lease's one correction."""
     with own.lock:
-        if not lease.is_lost:
+        if not lease.is_lost and lease.sent is None:  # what is under way will be told so itself
             own.lose(lease, HoldResolved(lease.id, "lapsed"))
     own.settle(lease, n, command, nothing)
 
