@@ -304,7 +304,10 @@ def connect(path: SocketPath, process: str, outbox: Outbox, live: set[str]) -> L
 def _greeted(sock: socket.socket, process: str, path: SocketPath) -> str:
     """Say who we are; the owner's name."""
     try:
-        sock.sendall(wire.framed(wire.Hello(wire.VERSION, process)))
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # refused unheard: what it said of that is to be read
+            sock.sendall(wire.framed(wire.Hello(wire.VERSION, process)))
         size = int.from_bytes(_exactly(sock, wire.HEADER), "big")
         if size > wire.MAX_FRAME:
             raise wire.Garbage(f"a greeting of {size} bytes")
