@@ -63,6 +63,11 @@ class Host(Protocol):
     live: set[str]
     timeout_seconds: float
 
+    @property
+    def owner(self) -> str:
+        """Who owns the ledger now, for people; empty while nobody does."""
+        ...
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         """The owner's answer, or its error raised. Blocks (``timeout_seconds``, else the host's); raises
         ``OwnerUnavailable`` when none came in time, and then the command may still be carried out: the same command
@@ -121,7 +126,7 @@ def _asked(host: Host, customer: str, what: Any, timeout_seconds: float | None) 
     what.start(slot.put)
     seconds = host.timeout_seconds if timeout_seconds is None else timeout_seconds
     if not slot.wait(seconds):
-        raise no_answer_within(seconds)
+        raise no_answer_within(seconds, host.owner)
     if isinstance(slot.answer, Exception):
         raise slot.answer
     return slot.answer
@@ -176,11 +181,15 @@ async def _aask(host: Host, customer: str, what: Any) -> Any:
         what.start(done)
     else:
         host.submit(customer, what, done)
-    late = loop.call_later(host.timeout_seconds, _resolve, waiting, no_answer_within(host.timeout_seconds))
+    late = loop.call_later(host.timeout_seconds, _late, waiting, host)
     try:
         return await waiting
     finally:
         late.cancel()
+
+
+def _late(waiting: asyncio.Future[Any], host: Host) -> None:
+    _resolve(waiting, no_answer_within(host.timeout_seconds, host.owner))
 
 
 def _resolve(waiting: asyncio.Future[Any], answer: Any) -> None:
@@ -196,7 +205,7 @@ def ignore(answer: Answer | AgentBudgetError) -> None:
     """For a command whose answer nobody waits for: what it should have done is done by lapse (law L5)."""
 
 
-def no_answer_within(seconds: float) -> OwnerUnavailable:
+def no_answer_within(seconds: float, owner: str = "") -> OwnerUnavailable:
     return OwnerUnavailable(
-        f"no answer within {seconds:g} s", "", "it may still be carried out: send it again with the same key"
+        f"no answer within {seconds:g} s", owner, "it may still be carried out: send it again with the same key"
     )
