@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,3 +24,16 @@ settings.load_profile(SCALE.name)
 def scale() -> Scale:
     """How much to do; in decorators use ``from tests.scale import SCALE``."""
     return SCALE
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """This process is on the run's Ray cluster: one for all workers. Its address."""
+    ray = pytest.importorskip("ray")
+    from tests.ray.cluster import shared_cluster
+
+    own = tmp_path_factory.getbasetemp()
+    with shared_cluster(own if worker_id == "master" else own.parent) as address:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="tests")
+        yield address
+        ray.shutdown()

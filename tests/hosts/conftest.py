@@ -16,6 +16,8 @@ from tests.sockets.support import START
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty ledger behind each kind of host."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
     levers = Levers(tmp_path)
     with ExitStack() as stack:
         stack.callback(levers.close)
