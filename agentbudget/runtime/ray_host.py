@@ -36,13 +36,21 @@ def owner_name(number: int) -> str:
 
 class RayHost:
     """See :class:`agentbudget.runtime.host.Host`. ``post``: what the owners are made from; ``owners``: how many of them share
-    the shards that nobody has yet. Raises what opening the ledger raises there, and ``OwnerUnavailable``."""
+    the shards that nobody has yet; ``is_caretaker``: whether this process looks after the spools of its machine. Raises what
+    opening the ledger raises there, and ``OwnerUnavailable``."""
 
-    def __init__(self, post: Post, *, owners: int = 1, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        post: Post,
+        *,
+        owners: int = 1,
+        timeout_seconds: float = 30.0,
+        is_caretaker: Callable[[], bool] | None = None,
+    ) -> None:
         self._shared, self._pid = Shared(timeout_seconds), os.getpid()
         self._lines = _Lines(post, self._shared, owners)
         self.live, self.timeout_seconds = self._shared.live, timeout_seconds
-        self._catalog = _Catalog()
+        self._catalog, self._is_caretaker = _Catalog(), is_caretaker
         self._shared.heard = self._catalog.heard
         self._finalizer = weakref.finalize(self, _close, self._lines, self._shared, self._pid, weakref.ref(self))
 
@@ -51,6 +59,11 @@ class RayHost:
         """Who owns the ledger now, for people."""
         names = sorted({line.owner or line.name for line in self._lines.used()})
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this process books what dead ones of its machine left in their spools."""
+        return self._is_caretaker is not None and self._is_caretaker()
 
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -94,6 +107,7 @@ class RayHost:
 
     def close(self) -> None:
         self._finalizer()
+        self._is_caretaker = None
 
     # --- saying and waiting -------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from agentbudget.clock import SECOND_US, Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, open_archive, open_journal
+from agentbudget.runtime import ray_open
 from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
 from agentbudget.runtime.holder import Holder
@@ -24,6 +25,7 @@ from agentbudget.runtime.link import Link, customer_id
 from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.settings import Settings, settings_from
 from agentbudget.runtime.sharing import (
@@ -70,17 +72,21 @@ class Runtime:
         hold_ttl_seconds: int | None = None,
         lapse_after_seconds: int | None = None,
         on_lapse: str | None = None,
+        owners: int | None = None,
+        owner_lifetime: str | None = None,
     ) -> Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
         ledger: ``sqlite:///budget.db``, ``memory://`` (the default, unless AGENTBUDGET_LEDGER is set), or a journal.
-        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.  host: ``auto`` or ``local``.
+        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.
+        host: ``local``, ``ray``, or ``auto``: Ray where this process is on a cluster or RAY_ADDRESS names one, else local; a
+        memory ledger is always local.
         The rest: :class:`Settings`. Raises ``OwnerUnavailable`` (naming the owner when another process writes),
         ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
         settings = settings_from(
             ledger=ledger if isinstance(ledger, str) else None, host=host, synchronous=synchronous,
             timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds, lapse_after_seconds=lapse_after_seconds,
-            on_lapse=on_lapse,
+            on_lapse=on_lapse, owners=owners, owner_lifetime=owner_lifetime,
         )  # fmt: skip
         clock = clock or SystemClock()
         found = _catalog(settings.catalog if catalog is None else catalog)
@@ -88,6 +94,9 @@ class Runtime:
             archive = open_archive(settings.ledger) if ledger is None or isinstance(ledger, str) else ledger
             return cls(ReadHost(archive, clock), archive, found, clock, settings)
         if isinstance(ledger, str) or ledger is None:
+            if ray_open.is_chosen(settings):
+                settings, on_ray = ray_open.open_host(settings, _new_owner(settings))
+                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
             if settings.ledger.startswith("sqlite:"):
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
             ledger = open_journal(settings.ledger, clock=clock)
@@ -134,9 +143,10 @@ class Runtime:
 
     def _as_holder(self, host: Host) -> Holder:
         """This process as a holder of leases, with a spool where the ledger outlives it."""
-        if not isinstance(host, MachineHost):
+        if not isinstance(host, MachineHost | RayHost):
             return Holder(host, self.clock)
-        path = database_of(self.settings.ledger)
+        ledger = self.settings.ledger
+        path = ray_open.spool_base(ledger) if isinstance(host, RayHost) else database_of(ledger)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
         host.on_nudge(holder.nudge)
         recover_all(path, host, holder.id)
@@ -170,7 +180,7 @@ class Runtime:
         if self.holder is not None:
             self.holder.close()
         self.host.close()
-        if isinstance(self.host, ReadHost | MachineHost):
+        if isinstance(self.host, ReadHost | MachineHost | RayHost):
             _close_archive(self._archive)
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.ledger.sqlite import SqliteFile
 from agentbudget.runtime.host import Host
 from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.recovery import recover
 from agentbudget.runtime.spool import Spool
 
@@ -49,7 +50,7 @@ def recover_all(database: str, host: Host, holder: str) -> None:
         )  # fmt: skip
 
 
-def recover_as_owner(database: str, host: MachineHost, holder: str) -> None:
+def recover_as_owner(database: str, host: MachineHost | RayHost, holder: str) -> None:
     """The same, in the process that owns the ledger: it looks once a second, so that somebody does."""
     if host.is_owner:
         recover_all(database, host, holder)
