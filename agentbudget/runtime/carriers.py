@@ -159,8 +159,8 @@ def _serves(runtime: Runtime, handle: SessionHandle) -> bool:
     return handle.ledger != _MEMORY or holder.id == handle.holder
 
 
-@contextmanager
-def _joined(handle: SessionHandle) -> Iterator[None]:
+def session_here(handle: SessionHandle) -> Session:
+    """The session in this process, open; it stays joined between two pieces of work. Blocks."""
     with _lock:
         session = _sessions.get(handle)
     if session is None:
@@ -169,8 +169,12 @@ def _joined(handle: SessionHandle) -> Iterator[None]:
             if len(_sessions) >= MAX_JOINED:
                 _sessions.pop(next(iter(_sessions)))
             session = _sessions.setdefault(handle, session)
-    session.open()
-    token = SESSION.set(session)
+    return session.open()
+
+
+@contextmanager
+def _joined(handle: SessionHandle) -> Iterator[None]:
+    token = SESSION.set(session_here(handle))
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from agentbudget.account.commands import Command
-from agentbudget.clock import Clock, SystemClock
+from agentbudget.clock import SECOND_US, Clock, SystemClock
 from agentbudget.errors import AgentBudgetError, InvalidRequest, InvariantBroken, OwnerUnavailable
 from agentbudget.ledger.store import Store
 from agentbudget.runtime import ray_wire, wire
@@ -33,9 +33,9 @@ from agentbudget.runtime.wire_answers import SentNothing, to_send
 _log = logging.getLogger("agentbudget")
 
 TICK_SECONDS: Final = 1.0
-SILENT_SECONDS: Final = 10.0
+SILENT_US: Final = 10 * SECOND_US
 """A process that has said nothing for so long is gone, and so are its steps; it says something every second."""
-IDLE_SECONDS: Final = 30.0
+IDLE_US: Final = 30 * SECOND_US
 """An owner that serves no process gives the ledger up after so long, so that a program without Ray can open it."""
 GRACE_SECONDS: Final = 3.0
 """After a start every step counts as worked on for so long: each process says within a second on which it works."""
@@ -57,7 +57,8 @@ class RayOwner:
         new_owner: Callable[..., Owner] = Owner,
         clock: Clock | None = None,
     ) -> None:
-        self._new_shards = partial(Shards, name, open_store, clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._new_shards = partial(Shards, name, open_store, self._clock)
         self._new_owner = new_owner
         self._lock, self._news_lock = threading.Lock(), threading.Condition()
         self._begin()
@@ -70,8 +71,8 @@ class RayOwner:
         self._mailbox = Mailbox(self._living, NO_CATALOG)  # for its catalog only: Ray keeps the letters
         self._shards = self._new_shards(partial(self._new_owner, live=self._living))
         self._news, self._served = 0, 0
-        self._heard: dict[str, float] = {}
-        self._busy_at = time.monotonic()
+        self._heard: dict[str, int] = {}
+        self._busy_us = self._clock.monotonic_us()
         self._is_over = False
 
     # --- calls ----------------------------------------------------------------------------------------------------------------
@@ -136,12 +137,9 @@ class RayOwner:
     def _reply(self, message: bytes) -> ray_wire.FromOwner:
         if self._is_over:
             return ray_wire.refused(self._replaced())
-        try:
-            said = ray_wire.read_said(message)
-        except msgspec.MsgspecError as error:
-            return ray_wire.refused(_unread(message, error, self._shards.full_name))
-        if said.version != ray_wire.VERSION:
-            return ray_wire.refused(_other_version(said.version, self._shards.full_name))
+        said = ray_wire.read_said(message, self._shards.full_name)
+        if isinstance(said, AgentBudgetError):
+            return ray_wire.refused(said)
         self._hear(said)
         try:
             return self._carry_out(said.batch)
@@ -156,12 +154,12 @@ class RayOwner:
             return ray_wire.refused(OwnerUnavailable(what, self._shards.full_name, "send it again with the same key"))
 
     def _hear(self, said: ray_wire.Said) -> None:
-        self._busy_at = time.monotonic()
+        self._busy_us = self._clock.monotonic_us()
         if said.leaving:
             self._living.leave(said.process)
             self._heard.pop(said.process, None)
             return
-        self._heard[said.process] = self._busy_at
+        self._heard[said.process] = self._busy_us
         if said.batch.living or said.batch.gone:
             self._living.change(said.process, said.batch.living, said.batch.gone)
 
@@ -232,12 +230,12 @@ class RayOwner:
     def _tick(self) -> None:
         if self._is_over:
             os._exit(REPLACED_STATUS)  # whoever talks to this process would wait for nothing
-        now = time.monotonic()
-        for process in [process for process, at in self._heard.items() if now - at > SILENT_SECONDS]:
+        now_us = self._clock.monotonic_us()
+        for process in [process for process, at_us in self._heard.items() if now_us - at_us > SILENT_US]:
             self._living.leave(process)
             del self._heard[process]
         owner = self._shards.owner
-        if owner is not None and not self._heard and now - self._busy_at > IDLE_SECONDS:
+        if owner is not None and not self._heard and now_us - self._busy_us > IDLE_US:
             return self._close()
         if owner is not None and owner.has_customers:
             owner.tick()
@@ -258,19 +256,3 @@ def _sent(answer: Reply | None) -> Any:
     except Exception as error:
         _log.exception("an answer could not be written")
         return to_send(InvariantBroken("L4", f"an answer could not be written ({type(error).__name__})"))
-
-
-def _unread(message: bytes, error: Exception, owner: str) -> AgentBudgetError:
-    """What is no message of this version: of another one, or nothing at all."""
-    try:
-        version = msgspec.msgpack.decode(message)[1]
-    except (msgspec.MsgspecError, TypeError, LookupError):
-        version = ray_wire.VERSION
-    if isinstance(version, int) and version != ray_wire.VERSION:
-        return _other_version(version, owner)
-    return InvalidRequest(f"what came is no message ({error})", "message")
-
-
-def _other_version(version: int, owner: str) -> OwnerUnavailable:
-    what = f"the ledger's owner speaks version {ray_wire.VERSION} of the messages, this process {version}"
-    return OwnerUnavailable(what, owner, "run the same version of agentbudget on every node, and restart the owner")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from agentbudget.clock import Clock
-from agentbudget.errors import AgentBudgetError, OwnerUnavailable
+from agentbudget.errors import AgentBudgetError, InvalidRequest, OwnerUnavailable
 from agentbudget.ledger.loading import fenced
 from agentbudget.ledger.shards import SHARDS, ShardedStore, shard_of
 from agentbudget.ledger.store import Store
@@ -198,8 +198,9 @@ class Shards:
 
     def _require_shards(self) -> ShardedStore:
         if not isinstance(self._store, ShardedStore):
-            raise AgentBudgetError(
+            raise InvalidRequest(
                 f"a ledger in one file has one owner for all {SHARDS} shards, {self.full_name}: to spread them over owners, "
-                "move it to PostgreSQL"
+                "move it to PostgreSQL",
+                "shards",
             )
         return self._store
