@@ -32,11 +32,13 @@ Lifetime = Literal["detached", "driver"]
 
 
 class Gone(Exception):
-    """No answer will come from this actor: ``why``. It may be there again at the next try."""
+    """No answer will come from this actor: ``why``. It may be there again at the next try, unless it has gone ``for_good``."""
 
-    def __init__(self, what: str, owner: str, advice: str = "send it again with the same key") -> None:
+    def __init__(
+        self, what: str, owner: str, advice: str = "send it again with the same key", *, for_good: bool = False
+    ) -> None:
         super().__init__(what)
-        self.why = OwnerUnavailable(what, owner, advice)
+        self.why, self.for_good = OwnerUnavailable(what, owner, advice), for_good
 
 
 class Post(Struct, frozen=True):
@@ -129,7 +131,7 @@ class Seat:
         """Wait for news without waiting here: ``done`` is called once, from a thread of Ray's, perhaps before this returns, with
         (owner, news) or with None. It must not wait for anything."""
         with _Asking(self):
-            answer = self._there().listen.options(concurrency_group="listen").remote(owner, news)
+            answer = self._there().listen.options(concurrency_group="listen", max_task_retries=0).remote(owner, news)
             answer.future().add_done_callback(lambda future: done(None if future.exception() else future.result()))
 
     # --- for people -------------------------------------------------------------------------------------------------------------
@@ -208,9 +210,11 @@ class _Asking:
         if isinstance(error, GetTimeoutError):
             raise Gone("the owner took too long to answer", self._seat.name) from None
         if isinstance(error, RayError | ConnectionError):
-            if not isinstance(error, ActorUnavailableError):
+            for_good = not isinstance(error, ActorUnavailableError)
+            if for_good:
                 self._seat.forget()
-            raise Gone(f"the owner's actor gave no answer ({_first_line(error)})", self._seat.name) from None
+            what = f"the owner's actor gave no answer ({_first_line(error)})"
+            raise Gone(what, self._seat.name, for_good=for_good) from None
 
 
 def _first_line(error: BaseException) -> str:

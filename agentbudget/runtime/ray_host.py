@@ -158,7 +158,7 @@ class _Lines:
 
         self._post, self._shared, self._gone, self._seat = post, shared, Gone, Seat
         self._by_name: dict[str, Line] = {}
-        shared.moved, shared.resend = self.moved, self.resend
+        shared.moved, shared.resend, shared.lost = self.moved, self.resend, self.lost
         homes = [self._new(owner_name(number)) for number in range(owners)]
         self.home = homes[0]
         self.routes = [homes[shard % owners] for shard in range(SHARDS)]
@@ -184,6 +184,13 @@ class _Lines:
             line = self._new(name)
             line.begin()
         self.routes[shard] = line
+
+    def lost(self, line: Line) -> bool:
+        """An owner has gone for good; the home asks the ledger who has its shards, and is made again where it is the one."""
+        if line is self.home:
+            return False
+        self.routes = [self.home if route is line else route for route in self.routes]
+        return True
 
     def resend(self, call: Call) -> None:
         """To whoever has its shard now."""

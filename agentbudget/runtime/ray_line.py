@@ -59,8 +59,9 @@ class Seat(Protocol):
 
 
 class Shared:
-    """What the lines of one process share. ``route`` gives the line of a shard; ``moved`` is told where a shard is instead;
-    ``heard`` is told what a heartbeat was answered."""
+    """What the lines of one process share. ``route`` gives the line of a shard; ``moved`` is told where a shard is instead, and
+    ``resend`` takes what was meant for it; ``heard`` is told what a heartbeat was answered; ``lost`` is told of an owner that has
+    gone for good, and says whether another line takes its calls."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.process = seconds, new_id()
@@ -70,6 +71,7 @@ class Shared:
         self.moved: Callable[[int, str], None] = _nowhere
         self.resend: Callable[[Call], None] = _unsent
         self.heard: Callable[[Line, Beaten], None] = _unheard
+        self.lost: Callable[[Line], bool] = _unlost
 
     def closed(self) -> OwnerUnavailable:
         return OwnerUnavailable("the ledger is closed", "", "open the Runtime again")
@@ -91,7 +93,7 @@ class Line:
         self._flying: list[Call] = []
         self._living: set[str] = set()
         self._news, self._said_at = 0, 0.0
-        self._is_listening = self._is_over = self._is_refused = False
+        self._is_listening = self._is_over = self._is_refused = self._is_lost = False
         self._thread = threading.Thread(target=self._run, name=f"agentbudget-{seat.name}", daemon=True)
 
     @property
@@ -202,6 +204,7 @@ class Line:
         try:
             reply = self._reply(self._seat.send(message), deadline)
         except self._gone as error:
+            self._is_lost = bool(error.for_good)  # type: ignore[attr-defined]
             raise error.why from None  # type: ignore[attr-defined]
         self._is_refused = isinstance(reply, ray_wire.Refused)
         if isinstance(reply, ray_wire.Refused):
@@ -270,10 +273,24 @@ class Line:
         self.why = error
         self._look_round()
         self._flying = [call for call in self._flying if call.done is not None]
+        if self._is_lost and self._shared.lost(self):
+            return self._hand_over(error)
         if not isinstance(error, OwnerUnavailable):
             calls, self._flying = self._flying, []
             for call in calls:
                 _end(call, again(error))
+
+    def _hand_over(self, error: AgentBudgetError) -> None:
+        """The owner has gone for good: whoever the ledger names now is asked instead."""
+        self._is_lost, self.owner, self.why = False, "", None
+        self._living = set()
+        calls, self._flying = [*self._flying, *self.outbox], []
+        self.outbox.clear()
+        for call in calls:
+            if isinstance(call.what, Beat | wire.Publish | str):
+                _end(call, again(error))
+            else:
+                self._shared.resend(call)
 
     def _look_round(self) -> None:
         """End what has waited for as long as it may."""
@@ -372,6 +389,11 @@ def _nowhere(shard: int, name: str) -> None:
 
 def _unsent(call: Call) -> None:
     """Until the host is made."""
+
+
+def _unlost(line: Line) -> bool:
+    """Until the host is made."""
+    return False
 
 
 def _unheard(line: Line, beaten: Beaten) -> None:

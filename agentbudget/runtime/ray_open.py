@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from agentbudget.clock import SECOND_US
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
 from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Archive, DenialNote, Loaded
@@ -58,6 +59,12 @@ def _is_on_ray() -> bool:
     return is_initialized is not None and is_initialized()
 
 
+def post_for(settings: Settings) -> Post:
+    """What the owners of a ledger are made from, for whoever looks after them. Raises as :func:`open_host` does."""
+    join()
+    return post_of(with_settings(settings, ledger=_everywhere(settings.ledger)), owner_with(settings))
+
+
 def open_host(settings: Settings, new_owner: Callable[..., Owner]) -> tuple[Settings, RayHost]:
     """The host, and the settings with which handles find the same ledger from any process of the cluster. Raises
     ``OwnerUnavailable``, ``LedgerCorrupt`` and ``InvalidRequest``."""
@@ -70,6 +77,11 @@ def open_host(settings: Settings, new_owner: Callable[..., Owner]) -> tuple[Sett
     if _is_file(settings.ledger):
         _log.info("the ledger is one file, so one owner on Ray has all %d shards of it: %s", SHARDS, host.owner)
     return settings, host
+
+
+def owner_with(settings: Settings) -> Callable[..., Owner]:
+    """What makes an owner as the settings say."""
+    return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
 def join() -> None:

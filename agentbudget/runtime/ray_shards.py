@@ -112,14 +112,14 @@ class Shards:
                 break
             found = owner.handle([requests[n] for n in waiting], checked=range(len(waiting)))
             first = found[0]
-            if isinstance(first, OwnerUnavailable) and first.what == _FENCED:
-                self._look_again(first)
-                continue
-            for n, reply in zip(waiting, found, strict=True):
-                replies[n] = reply
-            return replies
-        for n in waiting:
-            replies[n] = OwnerUnavailable("its shard is being moved", self.full_name, "send it again with the same key")
+            if not (isinstance(first, OwnerUnavailable) and first.what == _FENCED):
+                for n, reply in zip(waiting, found, strict=True):
+                    replies[n] = reply
+                break
+            self._look_again(first)
+        for n, (customer, _) in enumerate(requests):
+            if replies[n] is None and shard_of(customer) not in moved:
+                replies[n] = self._between()
         return replies
 
     def beat(self, beat: Beat, moved: dict[int, str]) -> Beaten | AgentBudgetError:
@@ -128,7 +128,7 @@ class Shards:
         if not self._place([shard_of(customer) for customer in beat.customers], moved).issuperset(
             map(shard_of, beat.customers)
         ):
-            return OwnerUnavailable("customers have moved to another owner", self.full_name, "beat again")
+            return self._between()
         try:
             return owner.beat(beat)
         except OwnerUnavailable as error:
@@ -139,12 +139,20 @@ class Shards:
     def _place(self, shards: Collection[int], moved: dict[int, str]) -> frozenset[int]:
         """The shards that are here, after taking those that are this owner's by the ledger or nobody's."""
         unknown = set(shards) - self.held
-        if unknown:
+        for _ in range(TRIES if unknown else 0):
             owners = self.owners()
             theirs = {shard: name_in(owners.get(shard, "")) for shard in unknown}
             moved.update((shard, name) for shard, name in theirs.items() if name not in ("", self.name))
-            self.take([shard for shard, name in theirs.items() if name in ("", self.name)])
+            mine = [shard for shard, name in theirs.items() if name in ("", self.name)]
+            if mine:
+                self.held |= frozenset(self._require_shards().take(self.full_name, sorted(mine), owners))
+            unknown -= self.held | moved.keys()
+            if not unknown:
+                break
         return self.held
+
+    def _between(self) -> OwnerUnavailable:
+        return OwnerUnavailable("its shard is being moved", self.full_name, "send it again with the same key")
 
     def _look_again(self, refusal: OwnerUnavailable) -> None:
         """The store has said that something is another's now: what, and is there anything left to be?"""
@@ -178,9 +186,7 @@ class Shards:
         if not wanted:
             return
         self.open()
-        store = self._require_shards()
-        store.take(self.full_name, sorted(wanted))
-        self.held |= wanted
+        self.held |= frozenset(self._require_shards().take(self.full_name, sorted(wanted)))
 
     def let_go(self, shards: Collection[int]) -> None:
         """Put the customers of shards away, with snapshots, so that another owner need not read long; it may take them at any

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget.account.commands import CreateCustomer
 from agentbudget.catalog import Catalog
-from agentbudget.clock import SECOND_US, Clock, SystemClock
+from agentbudget.clock import Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, open_archive, open_journal
@@ -24,8 +24,8 @@ from agentbudget.runtime.host import Beaten, Host
 from agentbudget.runtime.link import Link, customer_id
 from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.ray_host import RayHost
+from agentbudget.runtime.ray_open import owner_with
 from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.settings import Settings, settings_from
 from agentbudget.runtime.sharing import (
@@ -95,12 +95,12 @@ class Runtime:
             return cls(ReadHost(archive, clock), archive, found, clock, settings)
         if isinstance(ledger, str) or ledger is None:
             if ray_open.is_chosen(settings):
-                settings, on_ray = ray_open.open_host(settings, _new_owner(settings))
+                settings, on_ray = ray_open.open_host(settings, owner_with(settings))
                 return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
             if settings.ledger.startswith("sqlite:"):
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
             ledger = open_journal(settings.ledger, clock=clock)
-        local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=_new_owner(settings))
+        local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=owner_with(settings))
         return cls(local, ledger, found, clock, settings)
 
     @property
@@ -260,12 +260,8 @@ def _machine_host(settings: Settings, clock: Clock) -> MachineHost:
 
     return MachineHost(
         open_store, database_of(settings.ledger), clock, timeout_seconds=settings.timeout_seconds,
-        new_owner=_new_owner(settings),
+        new_owner=owner_with(settings),
     )  # fmt: skip
-
-
-def _new_owner(settings: Settings) -> Callable[..., Owner]:
-    return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
 def _close_archive(archive: Any) -> None:

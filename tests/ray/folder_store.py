@@ -4,8 +4,9 @@ that many nodes share, except that a batch over several shards is as many transa
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agentbudget.ledger.entry import Sealed
@@ -26,15 +27,21 @@ class FolderStore:
         self.take(owner, range(SHARDS))
         return 1
 
-    def take(self, owner: str, shards: Collection[int]) -> None:
-        for shard in shards:
-            if shard not in self._taken:
-                with contextlib.suppress(FileNotFoundError):  # the lock of a file is stricter than what this stands for
-                    os.unlink(f"{self._path(shard)}.owner")
-                journal = SqlJournal.open(f"sqlite:///{self._path(shard)}")
-                journal.claim(owner)
-                self._taken[shard] = journal
+    def take(self, owner: str, shards: Collection[int], seen: Mapping[int, str] | None = None) -> Collection[int]:
+        with open(self._folder / "taking", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            now = self.owners()
+            free = [shard for shard in shards if seen is None or now.get(shard) == seen.get(shard)]
+            for shard in free:
+                if shard not in self._taken:
+                    with contextlib.suppress(
+                        FileNotFoundError
+                    ):  # the lock of a file is stricter than what this stands for
+                        os.unlink(f"{self._path(shard)}.owner")
+                    self._taken[shard] = SqlJournal.open(f"sqlite:///{self._path(shard)}")
+                self._taken[shard].claim(owner)
                 (self._folder / f"{shard}.name").write_text(owner)
+        return free
 
     def give_up(self, shards: Collection[int]) -> None:
         for shard in shards:
