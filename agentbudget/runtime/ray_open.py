@@ -111,7 +111,11 @@ def _can_keep_a_token(environ: MutableMapping[str, str]) -> bool:
         return True
     kept = Path(environ.get("HOME") or os.path.expanduser("~")) / ".ray" / "auth_token"
     place = next((folder for folder in (kept, *kept.parents) if folder.exists()), None)
-    return place is not None and os.access(place, os.R_OK if place == kept else os.W_OK)
+    return (
+        place is not None
+        and (place == kept or place.is_dir())
+        and os.access(place, os.R_OK if place == kept else os.W_OK)
+    )
 
 
 def owners_of(settings: Settings) -> int:

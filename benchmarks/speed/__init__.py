@@ -28,5 +28,6 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "idle": _of("reading", "idle_customers"),
     "handler": _of("handler", "added_to_an_invoke"),
     "import": _of("imports", "import_time"),
+    "ray": _of("on_ray", "on_ray"),
     "race": _of("race", "steps_past_the_budget"),
 }
