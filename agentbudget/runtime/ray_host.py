@@ -22,7 +22,8 @@ from agentbudget.runtime import mailbox, ray_wire, wire
 from agentbudget.runtime.host import Beat, Beaten, OnAnswer, Slot, no_answer_within
 from agentbudget.runtime.local_host import BEAT_SECONDS
 from agentbudget.runtime.mailbox import SWEEP, weakly
-from agentbudget.runtime.ray_line import Line, Shared
+from agentbudget.runtime.ray_line import Line
+from agentbudget.runtime.ray_shared import Shared
 from agentbudget.runtime.socket_client import Call, Said
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from agentbudget.account.decision import Done
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.shards import shard_of
 from agentbudget.runtime import ray_wire, wire
-from agentbudget.runtime.host import Beat, Beaten
-from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.host import Beat
 from agentbudget.runtime.owner import again
+from agentbudget.runtime.ray_shared import Seat, Shared
 from agentbudget.runtime.socket_client import Call, Outbox, end_overdue
 from agentbudget.runtime.wire_answers import received
 
@@ -46,39 +46,6 @@ REFUSED_SECONDS: Final = 5.0
 """How long opening waits while another process has the ledger: it may be about to give it up."""
 CLOSING_SECONDS: Final = 5.0
 """How long closing waits for answers that are under way."""
-
-
-class Seat(Protocol):
-    """An owner's place: see ``ray_cluster.Seat``. ``Gone``, the error of its calls, has ``why``."""
-
-    name: str
-
-    def send(self, message: bytes) -> Any: ...
-    def wait(self, answer: Any, seconds: float) -> bytes | None: ...
-    def listen(self, owner: str, news: int, done: Callable[[object], None]) -> None: ...
-
-
-class Shared:
-    """What the lines of one process share. ``route`` gives the line of a shard; ``moved`` is told where a shard is instead, and
-    ``resend`` takes what was meant for it; ``heard`` is told what a heartbeat was answered; ``lost`` is told of an owner that has
-    gone for good, and says whether another line takes its calls."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.process = seconds, new_id()
-        self.live: set[str] = set()
-        self.nudges: list[Callable[[], None]] = []
-        self.is_closed = self.is_broken = False
-        self.moved: Callable[[int, str], None] = _nowhere
-        self.resend: Callable[[Call], None] = _unsent
-        self.heard: Callable[[Line, Beaten], None] = _unheard
-        self.lost: Callable[[Line], bool] = _unlost
-
-    def closed(self) -> OwnerUnavailable:
-        return OwnerUnavailable("the ledger is closed", "", "open the Runtime again")
-
-    def nudge(self) -> None:
-        for callback in self.nudges:
-            callback()
 
 
 class Line:
@@ -154,10 +121,16 @@ class Line:
             try:
                 self._exchange(None)
                 pause = FIRST_PAUSE
+                continue
             except AgentBudgetError as error:
                 self._not_served(error)
-                time.sleep(pause)
-                pause = min(pause * 1.5, LAST_PAUSE)
+            except (
+                Exception
+            ) as error:  # a reply that is none, or a bug: whoever waits must be told, so this thread lives
+                _log.exception("the line to the owner %s met a bug; it goes on", self.name)
+                self._not_served(OwnerUnavailable(f"{type(error).__name__}: {error}", self.owner, "report this"))
+            time.sleep(pause)
+            pause = min(pause * 1.5, LAST_PAUSE)
         self._end()
 
     def _wait_for_work(self) -> None:
@@ -237,6 +210,11 @@ class Line:
 
     def _answered(self, reply: ray_wire.Served) -> None:
         """Every call has its answer; those of a shard that is elsewhere go there."""
+        count = sum(not isinstance(call.what, Beat | wire.Publish | str) for call in self._flying)
+        if count != len(reply.answers.answers):
+            raise OwnerUnavailable(
+                f"{len(reply.answers.answers)} answers to {count} commands", self.owner, "report this"
+            )
         calls, self._flying = self._flying, []
         moved, answers, told = dict(reply.moved), iter(reply.answers.answers), reply.answers
         for shard, name in moved.items():
@@ -381,20 +359,3 @@ def _end(call: Call, answer: Any) -> None:
 def _may_pass(error: AgentBudgetError) -> bool:
     """Whether somebody has the ledger, or the owner is being started, so that waiting a little may help."""
     return isinstance(error, OwnerUnavailable) and bool(error.owner)
-
-
-def _nowhere(shard: int, name: str) -> None:
-    """Until the host is made."""
-
-
-def _unsent(call: Call) -> None:
-    """Until the host is made."""
-
-
-def _unlost(line: Line) -> bool:
-    """Until the host is made."""
-    return False
-
-
-def _unheard(line: Line, beaten: Beaten) -> None:
-    """Until the host is made."""

@@ -219,17 +219,16 @@ class RayOwner:
     # --- by itself --------------------------------------------------------------------------------------------------------------
 
     def _tick_on(self) -> None:
-        while True:
+        while not self._is_over:
             time.sleep(TICK_SECONDS)
             try:
                 with self._lock:
                     self._tick()
             except Exception:
                 _log.exception("the owner %s met a bug; it goes on", self._shards.full_name)
+        os._exit(REPLACED_STATUS)  # whoever talks to this process would wait for nothing
 
     def _tick(self) -> None:
-        if self._is_over:
-            os._exit(REPLACED_STATUS)  # whoever talks to this process would wait for nothing
         now_us = self._clock.monotonic_us()
         for process in [process for process, at_us in self._heard.items() if now_us - at_us > SILENT_US]:
             self._living.leave(process)

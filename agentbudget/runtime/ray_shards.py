@@ -118,8 +118,10 @@ class Shards:
                 break
             self._look_again(first)
         for n, (customer, _) in enumerate(requests):
-            if replies[n] is None and shard_of(customer) not in moved:
-                replies[n] = self._between()
+            if (
+                replies[n] is None
+            ):  # nothing was done: whoever asks comes again, here where the ledger does not say where
+                moved.setdefault(shard_of(customer), self.name)
         return replies
 
     def beat(self, beat: Beat, moved: dict[int, str]) -> Beaten | AgentBudgetError:
@@ -128,7 +130,7 @@ class Shards:
         if not self._place([shard_of(customer) for customer in beat.customers], moved).issuperset(
             map(shard_of, beat.customers)
         ):
-            return self._between()
+            return OwnerUnavailable("customers are being moved to another owner", self.full_name, "beat again")
         try:
             return owner.beat(beat)
         except OwnerUnavailable as error:
@@ -150,9 +152,6 @@ class Shards:
             if not unknown:
                 break
         return self.held
-
-    def _between(self) -> OwnerUnavailable:
-        return OwnerUnavailable("its shard is being moved", self.full_name, "send it again with the same key")
 
     def _look_again(self, refusal: OwnerUnavailable) -> None:
         """The store has said that something is another's now: what, and is there anything left to be?"""

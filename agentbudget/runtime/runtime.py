@@ -27,7 +27,7 @@ from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.ray_open import owner_with
 from agentbudget.runtime.read_host import ReadHost
-from agentbudget.runtime.settings import Settings, settings_from
+from agentbudget.runtime.settings import Settings, settings_from, with_settings
 from agentbudget.runtime.sharing import (
     catalog_of,
     database_of,
@@ -98,6 +98,7 @@ class Runtime:
                 settings, on_ray = ray_open.open_host(settings, owner_with(settings))
                 return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
             if settings.ledger.startswith("sqlite:"):
+                settings = with_settings(settings, ledger=f"sqlite:///{database_of(settings.ledger)}")  # in handles too
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
             ledger = open_journal(settings.ledger, clock=clock)
         local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=owner_with(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import pytest
 from agentbudget import Runtime
 from agentbudget.runtime.customer import Customer
 from tests.leases.spending import CATALOG
-from tests.ray.ending import end_owners
+
+if importlib.util.find_spec("ray") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup`` one worker has them all, and the others never start Ray."""
+    for item in items:
+        if "ray_address" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture
@@ -22,6 +32,8 @@ def opened(ray_cluster: str, tmp_path: Path) -> Iterator[Callable[..., Runtime]]
     def open_one(**what: Any) -> Runtime:
         runtimes.append(Runtime.open(f"sqlite:///{tmp_path}/budget.db", CATALOG, **what))
         return runtimes[-1]
+
+    from tests.ray.ending import end_owners
 
     yield open_one
     for runtime in runtimes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def test_one_process_of_a_machine_looks_after_the_spools_of_dead_ones(tmp_path: 
 
 PROGRAM = """
 import sys
+import time
 from agentbudget import Runtime
 assert "ray" not in sys.modules
 with Runtime.open("sqlite:///budget.db", host="ray") as runtime:
@@ -152,3 +154,29 @@ def test_a_program_starts_a_cluster_of_its_own_also_without_a_home(tmp_path: Pat
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"owner-0 0.5 sqlite:///{tmp_path}/budget.db"
+
+
+LIFE = """
+import sys, ray
+from agentbudget import Runtime
+ray.init(address=sys.argv[1], log_to_driver=False)
+with Runtime.open(sys.argv[2], owner_lifetime=sys.argv[3]) as runtime:
+    runtime.customers.create("acme", plan="local")
+"""
+
+
+@pytest.mark.parametrize("lifetime", ["detached", "driver"])
+def test_owners_outlive_the_program_or_end_with_it_as_it_says(ray_cluster: str, tmp_path: Path, lifetime: str) -> None:
+    from agentbudget.runtime.ray_cluster import names
+    from tests.ray.ending import end_owners
+
+    ledger = f"sqlite:///{tmp_path}/budget.db"
+    environ = {**os.environ, "PYTHONPATH": str(rules.ROOT)}
+    program = [sys.executable, "-c", LIFE, ray_cluster, ledger, lifetime]
+    subprocess.run(program, env=environ, capture_output=True, timeout=120, check=True)
+    if lifetime == "detached":
+        assert names(ledger_id(ledger)) == ["owner-0"]
+        end_owners(ledger)
+    deadline = time.monotonic() + 30
+    while names(ledger_id(ledger)):
+        assert time.monotonic() < deadline
