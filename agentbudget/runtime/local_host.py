@@ -7,6 +7,7 @@ the machine send comes into the same mailbox, a sheet for each of their frames (
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import queue
@@ -29,6 +30,8 @@ from agentbudget.runtime.mailbox import CLOSE, NO_CATALOG, OTHERS, SWEEP, Letter
 from agentbudget.runtime.owner import MAX_BATCH, Owner, Reply, Request, again
 from agentbudget.runtime.recalls import Recalls
 from agentbudget.runtime.wire import Publish, may_be_sent_again, may_have_been_carried_out
+
+_log = logging.getLogger("agentbudget")
 
 BEAT_SECONDS: Final = 2.0
 """How long a heartbeat waits for its answer: the next is due after a second, and other things wait behind it."""
@@ -176,6 +179,7 @@ def _serve(mailbox: Mailbox, journal: Store, clock: Clock, new_owner: Callable[.
     except _Fenced as error:
         why = error.refusal
     except BaseException as error:
+        _log.exception("the ledger's owner met a bug and gave the ledger up; the next one reads it from the journal")
         what = f"the owner died ({type(error).__name__}: {error})"
         why = OwnerUnavailable(what, mailbox.name, "send it again with the same key, or open the Runtime again")
     finally:

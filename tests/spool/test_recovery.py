@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from agentbudget.account.commands import Command, Read, Renew
+from agentbudget.account.commands import Command, Read, Renew, StepReport
 from agentbudget.account.decision import Answer
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.store import open_journal
@@ -194,6 +195,22 @@ def test_use_beyond_the_lease_is_booked_once_when_its_replay_dies(
         office.lapse()
     assert recover(folder, office.ask).words == ()
     is_done(office, Truth(held + 500, 1))
+
+
+def test_settled_steps_of_a_lease_that_had_ended_are_said_and_kept(
+    office: Office, worker: Worker, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L1: it cannot be (a lease is closed with its last report), so it must not pass unseen if it is."""
+    lease = worker.lease()
+    worker.ask(lease)
+    office.ask("acme", replace(lease.message(worker.holder, worker.now_us, close=True), steps=()))
+    lease.sent = None
+    assert lease.trail is not None
+    assert lease.trail.settled(StepReport(f"{lease.id}.1", 70, (7,), 0, {}, None, 0, 0))
+    worker.die()
+    done = recover(folder, office.ask)
+    assert done.damaged == ("h1.spool.damaged",)
+    assert "1 settled steps of it were never reported" in caplog.text
 
 
 def test_without_an_answer_the_file_waits_for_the_next_try(office: Office, worker: Worker, folder: str) -> None:
