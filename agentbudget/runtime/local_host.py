@@ -91,10 +91,13 @@ class LocalHost:
         """This process as others are told of it."""
         return self.mailbox.name
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        return no_answer_within(seconds, self.owner)
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         slot = Slot()
         self.submit(customer, command, slot.put)
-        answer: Answer = _waited(slot, self.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        answer: Answer = self._waited(slot, self.timeout_seconds if timeout_seconds is None else timeout_seconds)
         return answer
 
     def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
@@ -127,7 +130,14 @@ class LocalHost:
     def _asked(self, what: Beat | Publish | str, most_seconds: float = math.inf) -> Any:
         slot = Slot()
         self._post(("", what, slot.put))
-        return _waited(slot, min(self.timeout_seconds, most_seconds))
+        return self._waited(slot, min(self.timeout_seconds, most_seconds))
+
+    def _waited(self, slot: Slot, seconds: float) -> Any:
+        if not slot.wait(seconds):
+            raise self.late(seconds)
+        if isinstance(slot.answer, AgentBudgetError):
+            raise slot.answer
+        return slot.answer
 
     def _post(self, letter: Letter) -> None:
         if os.getpid() != self._pid:
@@ -140,14 +150,6 @@ class LocalHost:
 def process_name() -> str:
     """This process, for people."""
     return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def _waited(slot: Slot, seconds: float) -> Any:
-    if not slot.wait(seconds):
-        raise no_answer_within(seconds)
-    if isinstance(slot.answer, AgentBudgetError):
-        raise slot.answer
-    return slot.answer
 
 
 def _close(mailbox: Mailbox, thread: threading.Thread, pid: int, host: weakref.ref[LocalHost]) -> None:

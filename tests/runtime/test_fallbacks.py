@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agentbudget import Runtime
+from agentbudget import Credits, Runtime, Session, Step
 from agentbudget.account.commands import Command, Renew
 from agentbudget.errors import OwnerUnavailable
+from agentbudget.ledger.journal import Batch
 from agentbudget.runtime import recovery
 from agentbudget.runtime.customer import Customer
 from agentbudget.runtime.lease import Key
 from agentbudget.runtime.sharing import Recovery
 from agentbudget.runtime.spool import Spool
-from agentbudget.testing import ManualClock
+from agentbudget.testing import ManualClock, MemoryJournal
 
 SMALL = 1 << 16
 SECRET = "customer-text"
@@ -204,3 +207,54 @@ def test_a_spool_that_cannot_be_put_away_waits(tmp_path: Path, monkeypatch: pyte
     done = recovery.recover(folder, lambda customer, command: pytest.fail("nobody is asked"))
     assert (done.waiting, done.damaged) == (("h9.spool",), ())
     assert "Permission denied" in done.why_waiting[0]
+
+
+class Stuck(MemoryJournal):
+    """Its commits wait for the test to be over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def commit(self, batch: Batch) -> None:
+        self.gate.wait()
+        super().commit(batch)
+
+
+def reserved(session: Session) -> Step:
+    return session.reserve("tool", name="search", amount=1)
+
+
+def reserved_async(session: Session) -> Step:
+    return asyncio.run(session.areserve("tool", name="search", amount=1))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_step_that_gets_no_answer_names_the_owner(is_async: bool) -> None:
+    """L8"""
+    journal = Stuck()
+    with Runtime.open(journal, clock=ManualClock(), timeout_seconds=0.05) as runtime:
+        session = runtime.customers.create("acme", plan="local").session(budget=5).open()
+        reserve = reserved_async if is_async else reserved
+        journal.gate.clear()
+        try:
+            with pytest.raises(OwnerUnavailable, match="no answer within") as raised:
+                reserve(session)
+        finally:
+            journal.gate.set()
+        assert raised.value.owner == runtime.host.owner  # type: ignore[attr-defined]
+
+
+def test_the_wallet_says_what_is_leased_and_the_holds_by_whom(quick: Runtime, bolt: Customer) -> None:
+    bolt.limits.set("customer", 1_000, measure="steps")
+    with bolt.session(budget=5) as session, session.step("tool", name="search", amount=1):
+        view = bolt.link.read("balance")
+        found = bolt.wallet.balance()
+        (hold,) = bolt.holds(session.id)
+        assert bolt.holds("another") == ()
+        assert (found.leased, found.held, found.suspended) == (Credits.of_nano(view.leased), 1, 0)
+        assert (hold.amount, hold.measures, hold.suspended_at) == (1, {"steps": 1}, None)
+        assert quick.holder is not None
+        assert hold.holder == quick.holder.id
+    assert bolt.wallet.balance().leased == 0
