@@ -305,6 +305,7 @@ class HoldView(Struct, frozen=True):
     dispatched: bool
     holder: str = ""
     suspended_us: int | None = None
+    measures: dict[str, int] = {}
 
 
 Answer: TypeAlias = (

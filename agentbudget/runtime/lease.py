@@ -188,8 +188,8 @@ class Lease:
             return False
         self._give_back(step)
         self.used_us = now_us
-        if self.trail is not None:
-            self.trail.released(n)
+        if self.trail is not None and not self.trail.released(n):
+            self.unwritten = True  # else its replay would charge what it held: the next answer says what is open
         return True
 
     def dispatch(self, n: int) -> bool:
@@ -197,8 +197,8 @@ class Lease:
         step = self.open.get(n)
         if step is None or step.dispatched:
             return step is not None
-        step.dispatched = True
-        return self.trail is None or self.trail.dispatched(n)
+        step.dispatched = self.trail is None or self.trail.dispatched(n)
+        return step.dispatched
 
     def guessed(self, n: int, charged: int, measures: Mapping[str, int], now_us: int) -> None:
         """The owner booked a step whose outcome is not known out of the lease: ``charged`` of it; the rest is free again."""

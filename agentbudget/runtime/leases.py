@@ -18,7 +18,7 @@ from agentbudget.account.commands import Renew, SettleHold
 from agentbudget.account.decision import Renewed
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, LedgerCorrupt, OutOfOrder, OwnerUnavailable
-from agentbudget.runtime.claims import Answered, Claim, Done, Guessed
+from agentbudget.runtime.claims import Answered, Claim, Done, Guessed, NoRoom
 from agentbudget.runtime.host import Plan
 from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.lease import MAX_REPORTS, Key, Lease, PlainKey
@@ -90,19 +90,33 @@ class SessionLeases:
             return None
         return lease.message(self.holder.id, now_us, ask=replace(lease.last, note_refusal=False), ran=self.ran)
 
-    def lease_for(self, plain: PlainKey) -> Lease:
-        """The lease of a key, made here when there is none: it opens with its first message."""
+    def lease_for(self, plain: PlainKey) -> Lease | None:
+        """The lease of a key, made here when there is none: it opens with its first message. None: the spool has no room for
+        another, and the session is strict from now on."""
         key = Key(*plain)
-        with self.lock:
-            lease = self.leases.get(key)
-            if lease is None or lease.stale or lease.ended:
-                if lease is not None:
-                    self.draining.append(lease)
-                name = new_id()
-                lease = self.leases[key] = Lease(name, self.id, key, self.holder.trail(self, name, key))
-                lease.times = self.paces.get(key, lease.times)
+        try:
+            with self.lock:
+                lease = self.leases.get(key)
+                if lease is None or lease.stale or lease.ended:
+                    lease = self._new_lease(key, lease)
+        except NoRoom:
+            self.go_strict()
+            return None
         self.holder.watch(self)
         return lease
+
+    def _new_lease(self, key: Key, old: Lease | None) -> Lease:
+        name = new_id()
+        lease = Lease(name, self.id, key, self.holder.trail(self, name, key))
+        lease.times = self.paces.get(key, lease.times)
+        self.draining += () if old is None else (old,)
+        self.leases[key] = lease
+        return lease
+
+    def go_strict(self) -> None:
+        """The spool has no room: the owner holds every further step of this session, and who operates it is told."""
+        self.is_strict = True
+        self.holder.spool_is_full()
 
     def claim(self, claim: Claim, done: Done) -> None:
         """See :class:`Claim`."""

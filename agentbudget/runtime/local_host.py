@@ -7,6 +7,7 @@ the machine send comes into the same mailbox, a sheet for each of their frames (
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import queue
@@ -29,6 +30,8 @@ from agentbudget.runtime.mailbox import CLOSE, NO_CATALOG, OTHERS, SWEEP, Letter
 from agentbudget.runtime.owner import MAX_BATCH, Owner, Reply, Request, again
 from agentbudget.runtime.recalls import Recalls
 from agentbudget.runtime.wire import Publish, may_be_sent_again, may_have_been_carried_out
+
+_log = logging.getLogger("agentbudget")
 
 BEAT_SECONDS: Final = 2.0
 """How long a heartbeat waits for its answer: the next is due after a second, and other things wait behind it."""
@@ -88,10 +91,13 @@ class LocalHost:
         """This process as others are told of it."""
         return self.mailbox.name
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        return no_answer_within(seconds, self.owner)
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         slot = Slot()
         self.submit(customer, command, slot.put)
-        answer: Answer = _waited(slot, self.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        answer: Answer = self._waited(slot, self.timeout_seconds if timeout_seconds is None else timeout_seconds)
         return answer
 
     def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
@@ -124,7 +130,14 @@ class LocalHost:
     def _asked(self, what: Beat | Publish | str, most_seconds: float = math.inf) -> Any:
         slot = Slot()
         self._post(("", what, slot.put))
-        return _waited(slot, min(self.timeout_seconds, most_seconds))
+        return self._waited(slot, min(self.timeout_seconds, most_seconds))
+
+    def _waited(self, slot: Slot, seconds: float) -> Any:
+        if not slot.wait(seconds):
+            raise self.late(seconds)
+        if isinstance(slot.answer, AgentBudgetError):
+            raise slot.answer
+        return slot.answer
 
     def _post(self, letter: Letter) -> None:
         if os.getpid() != self._pid:
@@ -137,14 +150,6 @@ class LocalHost:
 def process_name() -> str:
     """This process, for people."""
     return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def _waited(slot: Slot, seconds: float) -> Any:
-    if not slot.wait(seconds):
-        raise no_answer_within(seconds)
-    if isinstance(slot.answer, AgentBudgetError):
-        raise slot.answer
-    return slot.answer
 
 
 def _close(mailbox: Mailbox, thread: threading.Thread, pid: int, host: weakref.ref[LocalHost]) -> None:
@@ -176,6 +181,7 @@ def _serve(mailbox: Mailbox, journal: Store, clock: Clock, new_owner: Callable[.
     except _Fenced as error:
         why = error.refusal
     except BaseException as error:
+        _log.exception("the ledger's owner met a bug and gave the ledger up; the next one reads it from the journal")
         what = f"the owner died ({type(error).__name__}: {error})"
         why = OwnerUnavailable(what, mailbox.name, "send it again with the same key, or open the Runtime again")
     finally:

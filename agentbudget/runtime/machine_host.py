@@ -16,7 +16,7 @@ from typing import Any
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer
 from agentbudget.clock import Clock
-from agentbudget.errors import AgentBudgetError
+from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.store import Store
 from agentbudget.runtime import wire
 from agentbudget.runtime.host import Beat, Beaten, OnAnswer, Slot
@@ -67,6 +67,9 @@ class MachineHost:
         """Whether this process owns the ledger now."""
         return self._machine.local is not None
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        return self._machine.late(seconds)
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         answer: Answer = self._asked(customer, command, timeout_seconds)
         return answer
@@ -104,7 +107,7 @@ class MachineHost:
         if not slot.wait(seconds):
             if call is not None:
                 call.done = None  # nobody waits: what was not sent yet is not sent
-            raise self._machine.late(seconds)
+            raise self.late(seconds)
         if isinstance(slot.answer, AgentBudgetError):
             raise slot.answer
         return slot.answer

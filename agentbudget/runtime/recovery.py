@@ -41,8 +41,8 @@ MAX_WORDS: Final = 20
 class Recovered(Struct, frozen=True):
     """What one look at a folder did. ``spools``: files that were replayed, wholly or as far as they can be; ``leases``: in them;
     ``reported``, ``unknown``, ``corrected``: see ``Replayed``. ``waiting``: files left for the next try, because the owner
-    did not answer or the file cannot be opened. ``damaged``: files set aside (``*.damaged``). ``words``: what is wrong with
-    either, a sentence each."""
+    did not answer or the file cannot be opened; ``why_waiting``: a sentence for each. ``damaged``: files set aside
+    (``*.damaged``); ``words``: what is wrong with them, a sentence each."""
 
     spools: int = 0
     leases: int = 0
@@ -50,6 +50,7 @@ class Recovered(Struct, frozen=True):
     unknown: int = 0
     corrected: int = 0
     waiting: tuple[str, ...] = ()
+    why_waiting: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -62,18 +63,26 @@ def recover(folder: str, ask: Ask, *, own: str = "", trust_other_boots: bool = F
     that the machine was shut down in order says ``trust_other_boots``. Never raises for what a file says or the owner answers.
     """
     found = Recovered()
-    for path in _spools(folder, own):
+    try:
+        paths = _spools(folder, own)
+    except OSError as error:
+        return _waits("", f"its folder cannot be read ({error.strerror})")
+    for path in paths:
         try:
-            fd = _lock(path)
+            found = _add(found, _unless_alive(path, ask, trust_other_boots))
         except OSError as error:
-            found = _add(found, _waits(os.path.basename(path), f"it cannot be opened ({error.strerror})"))
-            continue
-        if fd is not None:
-            try:
-                found = _add(found, _one(path, ask, trust_other_boots))
-            finally:
-                os.close(fd)
+            found = _add(found, _waits(os.path.basename(path), f"it cannot be opened or put away ({error.strerror})"))
     return found
+
+
+def _unless_alive(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
+    fd = _lock(path)
+    if fd is None:
+        return Recovered()
+    try:
+        return _one(path, ask, trust_other_boots)
+    finally:
+        os.close(fd)
 
 
 def _spools(folder: str, own: str) -> list[str]:
@@ -104,7 +113,7 @@ def _lock(path: str) -> int | None:
 
 def _waits(name: str, why: str) -> Recovered:
     """A file that is left for the next try."""
-    return Recovered(waiting=(name,), words=(f"{name}: {why}",))
+    return Recovered(waiting=(name,), why_waiting=(why,))
 
 
 def _one(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
@@ -124,8 +133,7 @@ def _one(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
     except (OwnerUnavailable, LedgerCorrupt) as error:
         return _waits(name, str(error))
     except AgentBudgetError as error:  # a bug of ours or of the owner's: the file is the only proof of what it says
-        _log.error("the spool %s cannot be replayed: %s: %s", name, type(error).__name__, error)
-        return _waits(name, str(error))
+        return _waits(name, f"it cannot be replayed ({type(error).__name__}: {error}); please report this as a bug")
     if done.words:
         return _set_aside(path, done)
     _remove(path)
@@ -226,5 +234,8 @@ def _set_aside(path: str, done: Recovered) -> Recovered:
     os.replace(path, path + DAMAGED)
     name = os.path.basename(path)
     shown = "; ".join(done.words[:MAX_WORDS])
-    _log.warning("the spool %s is kept as %s%s: %s", name, name, DAMAGED, shown)
+    _log.warning(
+        "the spool %s of a dead process could not be booked whole, and is kept as %s%s: %s. What its leases hold beyond what "
+        "was booked stays held until it lapses", path, name, DAMAGED, shown,
+    )  # fmt: skip
     return _add(done, Recovered(damaged=(name + DAMAGED,)))

@@ -87,7 +87,9 @@ class _Replay:
         try:
             self._tell(trusted)
         except _Ended:
-            pass
+            left = (
+                f"it had ended, and {len(self._untold)} settled steps of it were never reported" if self._untold else ""
+            )
         except (_Stuck, _Refused) as stuck:
             left = str(stuck)
         except _Lapsed:

@@ -142,6 +142,9 @@ def _claimed(
 ) -> Plan[tuple[Lease, int, int] | Renewed | None]:
     """Ask the owner for a lease that begins with this step. None: something else was under way, look again."""
     lease = own.lease_for(key)
+    if lease is None:
+        return None
+    lease.is_full = False  # it may have been full once, and have room again
     hold = hold_of(ask, cost, step=lease.id, session=session.id, ttl_us=session.link.hold_ttl_us)
     claim = Claim(own, lease, hold if note else replace(hold, note_refusal=False))
     try:
@@ -152,7 +155,7 @@ def _claimed(
     if type(got) is int:
         return lease, got, session.link.clock.monotonic_us()
     if got is None and lease.is_full:
-        own.is_strict = True  # the spool has no room: the owner holds the steps of this session from now on
+        own.go_strict()
     return got  # type: ignore[no-any-return]
 
 

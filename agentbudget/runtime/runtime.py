@@ -26,14 +26,7 @@ from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.settings import Settings, settings_from
-from agentbudget.runtime.sharing import (
-    catalog_of,
-    database_of,
-    document_of,
-    open_spool,
-    recover_all,
-    recover_as_owner,
-)
+from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
 from agentbudget.runtime.views import to_us
 
 if TYPE_CHECKING:
@@ -139,8 +132,9 @@ class Runtime:
         path = database_of(self.settings.ledger)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
         host.on_nudge(holder.nudge)
-        recover_all(path, host, holder.id)
-        holder.on_pulse = partial(recover_as_owner, path, host, holder.id)
+        recovery = Recovery(path, host, holder.id)
+        recovery.run()
+        holder.on_pulse = recovery.run_as_owner
         holder.start()
         heard = weakref.WeakMethod(self._published)
         holder.on_beaten = lambda beaten: None if (tell := heard()) is None else tell(beaten)

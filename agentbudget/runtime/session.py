@@ -88,7 +88,13 @@ class Session:
 
     @property
     def mode(self) -> Mode:
-        """``leased`` or ``strict``, as this process serves it."""
+        """``leased`` or ``strict``, as this process serves it now: a leased session goes strict when rules of its breaker must
+        see every process, and when the spool has no room."""
+        return "strict" if self._own is not None and self._own.is_strict else self._terms.mode
+
+    @property
+    def stated_mode(self) -> Mode:
+        """The mode that was asked for, which those who join with its handle ask for too."""
         return self._terms.mode
 
     @property

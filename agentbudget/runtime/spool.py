@@ -71,6 +71,11 @@ class Spool:
         disk has no room for its first segment or the folder cannot be written."""
         return cls(Pages.create(folder, holder, mode=mode, segment_bytes=segment_bytes, max_bytes=max_bytes))
 
+    @property
+    def lack(self) -> str:
+        """Why a trail was not given, or took no more, in words: what there is no room for, and what to do."""
+        return self._pages.lack
+
     def trail(self, customer: str, lease: str, session: str, key: Key, on_unknown: str) -> Trail | None:
         """Where the steps of a lease are written, before its first message is sent; None: there is no room for it."""
         if os.getpid() != self._pages.pid:

@@ -243,10 +243,13 @@ class _Log:
         self.steps.pop(n, None)
 
     def settled(self, report: StepReport) -> None:
+        self._ended(report)
+        self.after.append(report)
+
+    def _ended(self, report: StepReport) -> None:
         n = report.step.rpartition(".")[2]
         if n.isdecimal():
             self.steps.pop(int(n), None)
-        self.after.append(report)
 
     def set_facts(self, facts: Facts) -> None:
         self.facts = facts
@@ -255,6 +258,8 @@ class _Log:
         reports, renew = self.before + self.after, sending.renew
         self.after = []
         if sending.left is None:
+            for report in renew.steps:  # where there was no room to write that it ended, only its message says so
+                self._ended(report)
             steps = {report.step for report in renew.steps}
             self.before = [report for report in reports if report.step not in steps]
             self.sent.append((renew, True))

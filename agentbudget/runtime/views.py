@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from agentbudget.account.decision import BalanceView, GrantView, LimitView, SessionView, Settled, quantity
+from agentbudget.account.decision import BalanceView, GrantView, HoldView, LimitView, SessionView, Settled, quantity
 from agentbudget.amounts import Credits
 from agentbudget.errors import InvalidRequest
 
@@ -35,7 +35,8 @@ class Grant(Struct, frozen=True):
 
 
 class Balance(Struct, frozen=True):
-    """The wallet: issued = available + pending + held + consumed + expired + voided."""
+    """The wallet: issued = available + pending + held + consumed + expired + voided. ``leased``: of held, what processes have
+    leased and decide about by themselves; ``suspended``: of that, what is held by processes that have gone silent."""
 
     issued: Credits
     available: Credits
@@ -47,6 +48,8 @@ class Balance(Struct, frozen=True):
     overdraft: Credits
     receivable: Credits
     grants: tuple[Grant, ...] = ()
+    leased: Credits = Credits(0)
+    suspended: Credits = Credits(0)
 
 
 class Limit(Struct, frozen=True):
@@ -82,6 +85,24 @@ class SessionStatus(Struct, frozen=True):
     children: tuple[str, ...]
     opened_at: datetime | None
     stopped_because: str = ""
+
+
+class OpenHold(Struct, frozen=True):
+    """What is held for a step that is not over, or (``holder`` set) for a process that has leased it and decides about steps
+    like this by itself. ``measures``: what it holds beside credits; ``charged``: what partial settlements have charged;
+    ``suspended_at``: since when its holder is silent."""
+
+    id: str
+    session: str
+    kind: str
+    name: str
+    amount: Credits
+    measures: dict[str, int]
+    charged: Credits
+    dispatched: bool
+    holder: str
+    opened_at: datetime | None
+    suspended_at: datetime | None
 
 
 class Settlement(Struct, frozen=True):
@@ -141,6 +162,13 @@ def status_of(view: SessionView) -> SessionStatus:
         held=Credits.of_nano(view.held), remaining=_credits(view.remaining), steps=view.steps, denials=view.denials,
         parent=view.parent, entities=view.entities, feature=view.feature, workflow=view.workflow,
         children=view.children, opened_at=at(view.opened_us), stopped_because=view.stopped_because,
+    )  # fmt: skip
+
+
+def open_hold_of(view: HoldView) -> OpenHold:
+    return OpenHold(
+        view.step, view.session, view.kind, view.name, Credits.of_nano(view.amount), view.measures,
+        Credits.of_nano(view.charged), view.dispatched, view.holder, at(view.opened_us), at(view.suspended_us),
     )  # fmt: skip
 
 

@@ -144,3 +144,32 @@ def test_names_and_tariffs_only_grow_so_that_earlier_reports_stay_readable() -> 
     message = lease.message("me", 3_000)
     assert message.measures == ("seconds", "tokens")
     assert [report.used for report in message.steps] == [(1,), (0, 5)]
+
+
+class Full:
+    """A trail without room."""
+
+    def dispatched(self, n: int) -> bool:
+        return False
+
+    released = dispatched
+
+
+def test_a_step_whose_sending_could_not_be_written_is_not_sent_by_trying_twice() -> None:
+    """L5: else its replay would give back what may have been spent."""
+    lease = lease_with(100)
+    n = lease.take(60, {}, 2_000, 0, dispatched=False)
+    lease.trail = Full()  # type: ignore[assignment]
+    assert not lease.dispatch(n)
+    assert not lease.dispatch(n)
+    lease.trail = None
+    assert lease.dispatch(n)
+
+
+def test_a_release_that_could_not_be_written_makes_a_message_due() -> None:
+    """L5: its answer says what is open, so that a replay does not charge what was given back."""
+    lease = lease_with(100)
+    n = take(lease, 60)
+    lease.trail = Full()  # type: ignore[assignment]
+    assert lease.release(n, 2_000)
+    assert lease.unwritten

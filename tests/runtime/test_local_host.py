@@ -148,7 +148,9 @@ def test_a_full_mailbox_refuses(host: LocalHost, gated: GatedJournal, monkeypatc
     answers.all.wait()
 
 
-def test_when_the_owner_dies_every_caller_is_answered(host: LocalHost, gated: GatedJournal) -> None:
+def test_when_the_owner_dies_every_caller_is_answered(
+    host: LocalHost, gated: GatedJournal, caplog: pytest.LogCaptureFixture
+) -> None:
     """L8."""
     gated.shut()
     answers = Answers(2)
@@ -161,6 +163,7 @@ def test_when_the_owner_dies_every_caller_is_answered(host: LocalHost, gated: Ga
     assert all(isinstance(answer, OwnerUnavailable) for answer in answers.found)
     with pytest.raises(OwnerUnavailable, match="died"):
         host.ask("acme", BALANCE)
+    assert "MemoryError: planted" in caplog.text
 
 
 def _die(answer: object) -> None:

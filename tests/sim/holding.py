@@ -162,6 +162,10 @@ class Process:
     def on_nudge(self, callback: Callable[[], None]) -> None:
         """Nobody nudges here: beats are soon enough."""
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        """Nobody blocks here."""
+        return OwnerUnavailable(f"no answer within {seconds} s", "sim")
+
     def publish_catalog(self, document: bytes) -> int:
         """There is one catalog here."""
         return 0

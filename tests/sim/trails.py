@@ -39,6 +39,8 @@ class MemorySpool:
     trails: dict[str, MemoryTrail] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
 
+    lack: str = "the fault has it so"
+
     def trail(self, customer: str, lease: str, session: str, key: Key, on_unknown: str) -> MemoryTrail | None:
         if not self.tear("trail"):
             return None
