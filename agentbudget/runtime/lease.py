@@ -73,41 +73,10 @@ class Lease:
     """See the module. Amounts are nanocredits, times of ``now_us`` arguments monotonic microseconds."""
 
     __slots__ = (
-        "asked_us",
-        "counted",
-        "ended",
-        "free",
-        "frees",
-        "id",
-        "is_asked_back",
-        "is_correcting",
-        "is_full",
-        "is_lost",
-        "is_resent",
-        "is_unheard",
-        "key",
-        "last",
-        "last_units",
-        "last_used",
-        "low",
-        "lows",
-        "n",
-        "names",
-        "open",
-        "policy",
-        "reports",
-        "sent",
-        "sent_us",
-        "seq",
-        "session",
-        "stale",
-        "tariffs",
-        "times",
-        "trail",
-        "until_us",
-        "unwritten",
-        "used_us",
-        "waiters",
+        "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting",
+        "is_full", "is_lost", "is_resent", "is_unheard", "key", "last", "last_units", "last_used", "low", "lows", "n",
+        "names", "open", "policy", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
+        "until_us", "unwritten", "used_us", "waiters",
     )  # fmt: skip
 
     def __init__(self, lease: str, session: str, key: Key, trail: Trail | None = None) -> None:
@@ -130,6 +99,7 @@ class Lease:
         self.stale = self.ended = False
         self.is_unheard = self.is_resent = self.unwritten = self.is_full = False
         self.is_asked_back = self.is_lost = self.is_correcting = False
+        self.heard = 0
         self.waiters: list[Callable[[Any], None]] = []
 
     # --- steps ----------------------------------------------------------------------------------------------------------
@@ -263,7 +233,9 @@ class Lease:
         for measure, units in over.items():
             self.frees[measure] += units
         idle, idle_measures = 0, dict[str, int]()
+        heard = 0
         if back or close:
+            heard, self.heard = self.heard, 0
             idle, idle_measures = self.free, {m: units for m, units in self.frees.items() if units}
             self.free, self.frees = 0, dict.fromkeys(self.frees, 0)
             self.is_asked_back = False
@@ -275,7 +247,7 @@ class Lease:
         self.sent = Renew(
             self.id, self.seq + 1, self.session, holder, key.kind, key.model, key.tool, key.feature, key.wind_down,  # type: ignore[arg-type]
             self.names, steps, self.tariffs, overrun, over, 0 if close else idle, {} if close else idle_measures, close,
-            ask, self.times if ask is not None else 1, ran,
+            ask, self.times if ask is not None else 1, ran, heard,
         )  # fmt: skip
         self.sent_us, self.unwritten = now_us, False
         if self.trail is not None:

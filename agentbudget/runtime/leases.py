@@ -243,7 +243,7 @@ class SessionLeases:
         if isinstance(answer, OutOfOrder):
             return
         if isinstance(answer, Renewed) and answer.recall:
-            self.holder.recalled(self.customer, answer.recall)
+            self.holder.recalled(self.customer, answer.recall, answer.told)
         if claim is not None and claim.done is not None:
             claim.done(result)
         for waiter in wake:  # they look again, or are told that nobody answers
@@ -319,13 +319,15 @@ class SessionLeases:
         """Every lease that the owner may hold something for."""
         return [*self.leases.values(), *self.draining]
 
-    def give_back(self, only: frozenset[str] | None = None) -> list[Lease]:
-        """Report and give back what is idle (of these leases); those that have a message under way are returned."""
+    def give_back(self, only: frozenset[str] | None = None, told: int = 0) -> list[Lease]:
+        """Report and give back what is idle (of these leases), in answer to the recalls up to number ``told``; those that
+        have a message under way are returned."""
         now_us, out, busy = self.holder.clock.monotonic_us(), list[tuple[Lease, Renew]](), list[Lease]()
         with self.lock:
             for lease in self.all():
                 if only is not None and lease.id not in only:
                     continue
+                lease.heard = max(lease.heard, told)
                 if lease.sent is not None:
                     lease.is_asked_back, lease.until_us = True, 0  # as soon as its answer is there
                     if lease.is_unheard:

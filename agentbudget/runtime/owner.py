@@ -140,13 +140,12 @@ class Owner:
         cannot vouch for that."""
         self._heard.note(beat.holder)
         self._load_beating([customer for customer in beat.customers if customer not in self._loaded])
-        recall: dict[str, tuple[str, ...]] = {}
+        beaten = Beaten({}, told={})
         for customer in beat.customers:
             loaded = self._loaded.get(customer)
-            leases = () if loaded is None else loaded.account.recalled(beat.holder)
-            if leases:
-                recall[customer] = leases
-        return Beaten(recall)
+            if loaded is not None and (leases := loaded.account.recalled(beat.holder)):
+                beaten.recall[customer], beaten.told[customer] = leases, loaded.account.told
+        return beaten
 
     def has_recalls(self) -> bool:
         """Whether leases have been asked back since the last call: a host may nudge its holders to beat at once."""

@@ -280,9 +280,7 @@ class Session:
 
     def _leave(self) -> None:
         if self._tokens:
-            with contextlib.suppress(
-                ValueError
-            ):  # entered in another context, whose value this thread or task never had
+            with contextlib.suppress(ValueError):  # entered in another context, whose value was never here
                 SESSION.reset(self._tokens.pop())
 
     @contextlib.contextmanager
