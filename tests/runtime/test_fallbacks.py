@@ -188,7 +188,7 @@ def test_a_spool_that_waits_is_said_once_with_its_reason_and_again_when_that_cha
 
 def test_a_folder_of_spools_that_cannot_be_read_waits(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
-    folder.write_bytes(b"no folder at all")  # as unreadable to root as to anybody
+    folder.symlink_to(folder)  # as unreadable to root as to anybody
     done = recovery.recover(str(folder), lambda customer, command: pytest.fail("nobody is asked"))
     assert "cannot be read" in done.why_waiting[0]
 
