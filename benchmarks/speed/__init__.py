@@ -23,6 +23,7 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "threads": _of("leased", "threads"),
     "sessions": _of("leased", "sessions"),
     "drain": _of("drain", "drain"),
+    "renew": _of("renewals", "renew"),
     "step": _of("owner", "one_caller"),
     "callers": _of("owner", "many_callers"),
     "socket": _of("sockets", "one_caller"),
