@@ -55,7 +55,7 @@ class FleetLines(SilentFleet):
         if tenths > self._tenths:
             self._tenths = tenths
             steps = sum(row.steps for row in look.workers)
-            self._screen.print(f"       {steps} steps; {_totals(look.totals)}", markup=False)
+            self._screen.print(f"       {steps} steps; {_totals(look.totals)}", markup=False, soft_wrap=True)
 
     def happened(self, one: Happening) -> None:
         """Print the event."""
