@@ -160,6 +160,8 @@ class Renew(Struct, frozen=True, gc=False, tag="renew"):
     each of its amounts is held (DESIGN.md §4, tranche), at least once. With ``ask.note_refusal`` False it is a top-up in
     the background: it recalls nothing and a refusal of it says and counts nothing.
     ``ran``: steps of the session were allowed in this process since its last refusal (the breaker's refusals in a row end).
+    ``heard``: it was made knowing of the recalls of this lease up to that number (``Renewed.told``), so it answers them; 0 of
+    none.
     """
 
     lease: str
@@ -182,6 +184,7 @@ class Renew(Struct, frozen=True, gc=False, tag="renew"):
     ask: Hold | None = None
     times: int = 1
     ran: bool = False
+    heard: int = 0
 
 
 class SuspendLease(Struct, frozen=True, tag="suspend_lease"):

@@ -58,7 +58,7 @@ def renew(call: Call) -> Decided:
         return _open(call, command)
     _same(command, hold)
     report = report_of(call, command, hold)
-    call.books.recalls.answered(hold)
+    call.books.recalls.answered(hold, command.heard)
     if command.ran or command.steps:
         _refusals_end(call, command.session)
     if command.ask is None:
@@ -83,10 +83,9 @@ def _again(call: Call, hold: HoldState | None) -> Renewed | None:
     if hold is None:
         return Renewed(event.lease, event.seq, event.granted, added, policy=event.policy, is_open=False)
     session = call.books.state.sessions[hold.session]
-    answer = _answer(
-        call, hold.step, lease_of(hold).seq, Outcome(event.granted, (), added),
-        _until_us(call, hold.marks, hold.slices, session), hold.measures, lease_of(hold).policy,
-    )  # fmt: skip
+    until_us = _until_us(call, hold.marks, hold.slices, session)
+    outcome = Outcome(event.granted, (), added, stale=_is_stale(call, hold, until_us))
+    answer = _answer(call, hold.step, lease_of(hold).seq, outcome, until_us, hold.measures, lease_of(hold).policy)
     return replace(answer, rules=_watched(call.books.judge.rules(session))) if event.seq == 1 else answer
 
 
@@ -154,12 +153,12 @@ def _reported(call: Call, hold: HoldState, report: Report) -> Decided:
     """A message that asks for nothing."""
     event, session = report.event, call.books.state.sessions[hold.session]
     if event.closed:
-        recall = tuple(step for step in call.books.recalls.tell(event.holder) if step != hold.step)
-        answer = Renewed(hold.step, event.seq, policy=lease_of(hold).policy, is_open=False, recall=recall)
-        return answer, [Made(event, report.postings, call.key)]
+        answer = Renewed(hold.step, event.seq, policy=lease_of(hold).policy, is_open=False)
+        return _with_recall(call, answer, but=hold.step), [Made(event, report.postings, call.key)]
     seq = event.seq if report.says else event.seq - 1
     until_us = _until_us(call, hold.marks, _slices_after(hold, event), session)
-    answer = _answer(call, hold.step, seq, Outcome(), until_us, hold.measures, lease_of(hold).policy)
+    outcome = Outcome(stale=_is_stale(call, hold, until_us))
+    answer = _answer(call, hold.step, seq, outcome, until_us, hold.measures, lease_of(hold).policy)
     return answer, [Made(event, report.postings, call.key)] if report.says else []
 
 
@@ -218,10 +217,11 @@ def _counts(rules: Breaker) -> tuple[str, ...]:
 
 def _not_open(call: Call, outcome: Outcome) -> Renewed:
     command: c.Renew = call.command
-    return Renewed(
+    answer = Renewed(
         command.lease, 0, policy=call.books.state.policy, refused=outcome.refused, recalling=outcome.recalling,
-        is_open=False, recall=call.books.recalls.tell(command.holder),
+        is_open=False,
     )  # fmt: skip
+    return _with_recall(call, answer)
 
 
 def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
@@ -232,11 +232,11 @@ def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
         event, postings = replace(event, paid=paid), postings + more
     session = call.books.state.sessions[hold.session]
     until_us = _until_us(call, hold.marks, hold.slices, session)
-    lease = lease_of(hold)
+    lease, is_stale = lease_of(hold), _is_stale(call, hold, until_us)
     if until_us <= call.now_us or lease.policy < call.books.state.policy:
         outcome = Outcome(stale=True)
-    else:
-        outcome = _judge(call, ask, session, counted=hold.measures)
+    else:  # of a session that may not go on it is judged too: the refusal says why
+        outcome = _judge(call, ask, session, counted=hold.measures, is_stale=is_stale)
         until_us = min(until_us, _until_us(call, (), outcome.slices, session))
     seq = event.seq if report.says or outcome.is_granted else event.seq - 1
     answer = _answer(call, hold.step, seq, outcome, until_us, hold.measures, lease.policy)
@@ -252,7 +252,9 @@ def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
     return answer, made
 
 
-def _judge(call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[str]) -> Outcome:
+def _judge(
+    call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[str], is_stale: bool = False
+) -> Outcome:
     """The ask as a hold of it would be judged; allowed, as many times of it as its shares allow."""
     books, command = call.books, call.command
     if books.judge.steps_left(session) is not None and not ask.measures.get("steps"):
@@ -262,8 +264,8 @@ def _judge(call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[
     if not admission.allowed:
         verdict, made = refused_or_recalling(call, request, admission, wanted)
         if isinstance(verdict, Recalling):
-            return Outcome(recalling=verdict, made=made)
-        return Outcome(refused=verdict, made=made)
+            return Outcome(recalling=verdict, made=made, stale=is_stale)
+        return Outcome(refused=verdict, made=made, stale=is_stale)
     alone = not books.recalls.tickets or not books.recalls.is_crossed(wanted, call.now_us)
     books.recalls.leave(command.lease)
     _refusals_end(call, session.id)
@@ -281,6 +283,11 @@ def _granted(call: Call, request: Request, admission: Admission, times: int, cou
 
 
 # --- the answer --------------------------------------------------------------------------------------------------------------
+
+
+def _is_stale(call: Call, hold: HoldState, until_us: int) -> bool:
+    """Whether nothing may start on the lease any more: any answer to its holder says so, since what told it may be lost."""
+    return until_us <= call.now_us or call.books.recalls.is_untrue(hold)
 
 
 def _until_us(call: Call, marks: Iterable[Mark], slices: Iterable[Slice], session: SessionState) -> int:
@@ -301,9 +308,16 @@ def _until_us(call: Call, marks: Iterable[Mark], slices: Iterable[Slice], sessio
 def _answer(
     call: Call, lease: str, seq: int, outcome: Outcome, until_us: int, counted: Iterable[str], policy: int
 ) -> Renewed:
-    lasts_us = FOREVER_US if until_us >= FOREVER_US else max(0, until_us - call.now_us)
-    return Renewed(
+    lasts_us = 0 if outcome.stale else FOREVER_US if until_us >= FOREVER_US else max(0, until_us - call.now_us)
+    answer = Renewed(
         lease, seq, outcome.granted, {name: units for name, units in outcome.measures.items() if units},
         tuple(sorted(counted)), lasts_us, policy, outcome.stale, outcome.refused, outcome.recalling,
-        recall=call.books.recalls.tell(call.command.holder),
     )  # fmt: skip
+    return _with_recall(call, answer)
+
+
+def _with_recall(call: Call, answer: Renewed, *, but: str = "") -> Renewed:
+    """The answer, with what is asked back of its holder."""
+    recalls = call.books.recalls
+    recall = tuple(step for step in recalls.tell(call.command.holder) if step != but)
+    return replace(answer, recall=recall, told=recalls.made) if recall else answer

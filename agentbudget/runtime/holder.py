@@ -128,11 +128,11 @@ class Holder:
         if until_us > self.alive_until_us:
             self.alive_until_us = until_us
 
-    def recalled(self, customer: str, leases: Iterable[str]) -> None:
-        """Give back what is idle of these leases; each answers, if only that nothing is."""
+    def recalled(self, customer: str, leases: Iterable[str], told: int = 0) -> None:
+        """Give back what is idle of these leases; each answers the recalls up to number ``told``, if only that nothing is."""
         only = frozenset(leases)
         for own in self._of(customer):
-            own.give_back(only)
+            own.give_back(only, told)
         for name in only:
             known = self._unopened.pop(name, None)
             if known is not None:  # a message that we had given up as refused arrived again, and opened it
@@ -208,7 +208,7 @@ class Holder:
         beaten = self.host.beat(Beat(self.id, customers, self.catalog))
         self.heard(sent_us)
         for customer, leases in beaten.recall.items():
-            self.recalled(customer, leases)
+            self.recalled(customer, leases, beaten.told.get(customer, 0))
         if beaten.document and self.on_beaten is not None:
             self.on_beaten(beaten)
 

@@ -49,11 +49,13 @@ class Beat(Struct, frozen=True):
 
 class Beaten(Struct, frozen=True):
     """The answer: by customer the leases whose idle amounts are asked back (a changed limit, a pause, a stop, another's
-    need), until each was answered by a renewal; and a newer catalog, where one was published."""
+    need), until each was answered by a renewal that has heard of the number ``told``; and a newer catalog, where one was
+    published."""
 
     recall: dict[str, tuple[str, ...]] = {}
     catalog: int = 0
     document: bytes = b""
+    told: dict[str, int] = {}
 
 
 class Host(Protocol):

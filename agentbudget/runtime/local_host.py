@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer, Done
 from agentbudget.clock import Clock
@@ -317,11 +319,12 @@ class _Desk:
     def _beaten(self, beat: Beat) -> Beaten | AgentBudgetError:
         """The owner's word, and the newest catalog for a process that has an older one."""
         try:
-            recall = self._owner.beat(beat).recall
+            beaten = self._owner.beat(beat)
         except OwnerUnavailable as error:
             return again(error)
         newest = self._mailbox.catalog
-        return Beaten(recall, newest.ordinal, newest.document if newest.ordinal > beat.catalog else b"")
+        document = newest.document if newest.ordinal > beat.catalog else b""
+        return replace(beaten, catalog=newest.ordinal, document=document)
 
     def _tell(self) -> None:
         for callback in self._mailbox.on_nudge:

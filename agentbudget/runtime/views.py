@@ -106,13 +106,32 @@ class OpenHold(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """How a step ended: ``charged`` in all, ``overrun`` of it beyond its hold, ``debt`` of it beyond all grants."""
+    """How a step ended: ``charged`` in all, ``overrun`` of it beyond its hold, ``debt`` of it beyond all grants; the fields
+    are their nanocredits."""
 
     step: str
     state: StepState
-    charged: Credits
-    overrun: Credits = Credits(0)
-    debt: Credits = Credits(0)
+    charged_nano: int = 0
+    overrun_nano: int = 0
+    debt_nano: int = 0
+
+    @property
+    def charged(self) -> Credits:
+        return Credits.of_nano(self.charged_nano)
+
+    @property
+    def overrun(self) -> Credits:
+        return Credits.of_nano(self.overrun_nano)
+
+    @property
+    def debt(self) -> Credits:
+        return Credits.of_nano(self.debt_nano)
+
+    def __repr__(self) -> str:
+        beyond = "".join(
+            f", {name} {amount}" for name, amount in (("overrun", self.overrun), ("debt", self.debt)) if amount
+        )
+        return f"<Settlement {self.step} {self.state}, charged {self.charged}{beyond}>"
 
 
 def balance_of(view: BalanceView) -> Balance:
@@ -155,13 +174,7 @@ def open_hold_of(view: HoldView) -> OpenHold:
 
 def settlement_of(settled: Settled) -> Settlement:
     state: StepState = "dispatched" if settled.state == "partial" else settled.state
-    return Settlement(
-        settled.step,
-        state,
-        Credits.of_nano(settled.charged),
-        Credits.of_nano(settled.overrun),
-        Credits.of_nano(settled.debt),
-    )
+    return Settlement(settled.step, state, settled.charged, settled.overrun, settled.debt)
 
 
 def at(time_us: int | None) -> datetime | None:

@@ -105,6 +105,7 @@ class Holders:
             state.model,
             state.tool,
             state.feature,
+            heard=self.desk.account.told if word.a % 2 else 0,
         )
         left, measures = state.amount, dict(state.measures)
         if word.verb == "report" or word.b % 3 == 0:

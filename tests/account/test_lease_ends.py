@@ -111,12 +111,48 @@ def test_a_change_of_policy_makes_every_lease_stale_and_asks_it_back(desk: Desk,
     policy = opened(desk, "L", 10, 3).policy
     desk.send(CHANGES[what])
     assert desk.account.recalled("p1") == ("L",)
-    answer = desk.send(renew("L", 2, ask=step(10), back=5, **spent("L", 10)))
-    assert (answer.stale, answer.amount, answer.policy, answer.recall) == (True, 0, policy, ())
+    said = desk.send(renew("L", 2, **spent("L", 4)))
+    assert (said.stale, said.lasts_us, said.recall, said.told) == (True, 0, ("L",), desk.account.told)
+    answer = desk.send(renew("L", 3, ask=step(10), back=5, heard=said.told, **spent("L", 6, first=2)))
+    assert (answer.stale, answer.lasts_us, answer.amount, answer.policy, answer.recall) == (True, 0, 0, policy, ())
     assert held_by(desk, "L") == 15
     assert desk.account.recalled("p1") == ()
     fresh = desk.send(renew("K", 1, ask=step(1)))
-    assert (fresh.policy, fresh.is_open) == (len(desk.entries) - 2, True)
+    assert (fresh.policy, fresh.is_open) == (len(desk.entries) - 3, True)
+
+
+ENDS: dict[str, c.Command] = {
+    "it is closed": c.CloseSession("s"), "it is stopped": c.Latch("s", "enough"),
+    "it is paused": c.SetPaused("session:s", True), "the one above it is paused": c.SetPaused("session:top", True),
+    "the policy turns": c.SetLimit("customer", 900),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", ENDS)
+def test_every_answer_says_that_nothing_may_start_on_the_lease_any_more(why: str) -> None:
+    """L8: also to a message that only reports, and to one that was lost and is sent again: what told its holder may never
+    have arrived."""
+    desk = Desk()
+    desk.grant("g", 1_000)
+    desk.open("top")
+    desk.open("s", parent="top")
+    last = renew("L", 1, ask=step(10), times=3)
+    desk.send(last)
+    desk.send(ENDS[why])
+    for message in (last, renew("L", 2), renew("L", 2, **spent("L", 1))):
+        answer = desk.send(message)
+        assert (answer.stale, answer.lasts_us, answer.recall) == (True, 0, ("L",))
+
+
+def test_a_message_that_only_reports_is_told_that_the_leases_time_is_over() -> None:
+    desk = Desk()
+    desk.grant("g", 1_000, expires_us=desk.now_us + HOUR)
+    desk.open("s")
+    opened(desk, "L", 10, 3)
+    desk.wait(HOUR - 1)
+    assert (desk.send(renew("L", 2)).stale, desk.send(renew("L", 2)).lasts_us) == (False, 1)
+    desk.wait(1)
+    assert (desk.send(renew("L", 2)).stale, desk.send(renew("L", 2)).lasts_us) == (True, 0)
 
 
 def test_what_changes_no_policy_leaves_leases_alone(desk: Desk) -> None:

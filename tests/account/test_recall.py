@@ -38,7 +38,7 @@ def ticket(answer: Any) -> Recalling:
 def give_back(desk: Desk, lease: str, seq: int, amount: int, session: str = "s", holder: str = "p1") -> None:
     """The holder is told that its lease is asked back, and answers."""
     assert lease in desk.account.recalled(holder)
-    desk.send(renew(lease, seq, session, holder, back=amount))
+    desk.send(renew(lease, seq, session, holder, back=amount, heard=desk.account.told))
 
 
 # --- one ticket --------------------------------------------------------------------------------------------------------------
@@ -73,9 +73,43 @@ def test_when_every_lease_has_answered_and_it_is_still_short_the_refusal_is_fina
 
 def test_a_renewal_that_writes_nothing_is_an_answer_too(desk: Desk) -> None:
     ticket(desk.hold("h", "t", 50))
-    desk.account.recalled("p1")
-    desk.send(renew("L", 2))
+    desk.send(renew("L", 2, heard=desk.account.told))
     assert reason(desk.hold("h", "t", 50)) == "insufficient_credits"
+
+
+def test_a_renewal_of_a_holder_that_was_told_and_never_heard_is_no_answer(desk: Desk) -> None:
+    """What told it was lost on its way: its idle credits must still serve who waits."""
+    ticket(desk.hold("h", "t", 50))
+    for seq in (2, 3):  # told by a beat and by each answer, none of which arrives
+        assert desk.account.recalled("p1") == ("L",)
+        assert desk.send(renew("L", seq, **spent("L", 1, first=seq))).recall == ("L",)
+    assert ticket(desk.hold("h", "t", 50)).leases == ("L",)
+    give_back(desk, "L", 4, 80)
+    assert isinstance(desk.hold("h", "t", 50), Held)
+
+
+def test_what_answers_an_earlier_recall_is_no_answer_to_a_later_one(desk: Desk) -> None:
+    """What became idle since it was sent may be what the later one needs."""
+    ticket(desk.hold("h", "t", 50))
+    early = desk.account.told
+    desk.wait(SECOND)  # nobody asks about that ticket any more
+    ticket(desk.hold("other", "t", 50))
+    desk.send(renew("L", 2, back=20, heard=early))
+    assert ticket(desk.hold("other", "t", 50)).leases == ("L",)
+    give_back(desk, "L", 3, 60)
+    assert isinstance(desk.hold("other", "t", 50), Held)
+
+
+def test_one_answer_may_answer_the_first_of_two_recalls_only(desk: Desk) -> None:
+    ticket(desk.hold("h", "t", 99))
+    early = desk.account.told
+    ticket(desk.hold("other", "t", 99))
+    answer = desk.send(renew("L", 2, heard=early))
+    assert (answer.recall, answer.told) == (("L",), desk.account.told)
+    assert reason(desk.hold("h", "t", 99)) == "insufficient_credits"
+    assert ticket(desk.hold("other", "t", 99)).leases == ("L",)
+    desk.send(renew("L", 2, heard=answer.told))
+    assert desk.account.recalled("p1") == ()
 
 
 def test_a_renewal_sent_before_its_holder_knew_is_no_answer_and_tells_it(desk: Desk) -> None:
@@ -444,8 +478,7 @@ def test_a_session_that_may_go_on_again_keeps_what_was_not_given_back_yet(family
 def test_a_lease_of_an_older_policy_is_asked_back_by_the_next_owner_as_well(family: Desk) -> None:
     opened(family, "L", 10, session="p")
     family.limit("customer", 5000)
-    family.account.recalled("p1")
-    family.send(renew("L", 2, "p", back=4))
+    family.send(renew("L", 2, "p", back=4, heard=family.account.told))
     opened(family, "M", 10, session="p")
     assert family.account.recalled("p1") == ()
     assert [account.recalled("p1") for account in restarted(family)] == [("L",), ("L",)]

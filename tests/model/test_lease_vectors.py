@@ -218,7 +218,7 @@ def test_a_lowered_limit_ends_leases_and_asks_them_back_until_they_answer() -> N
     pair.send(ask.SetLimit(ask.ROOT, 12))
     assert pair.beat("p1") == {"a"}
     assert pair.beat("p2") == frozenset()
-    answer = pair.send(lease("a", 5, 1, seq=2, back=10))
+    answer = pair.send(lease("a", 5, 1, seq=2, back=10, heard=pair.told["p1"]))
     assert (answer.stale, answer.amount, answer.seq) == (True, 0, 2)
     assert pair.beat("p1") == frozenset()
     assert pair.send(tell("a", 3, close=True)).seq == 3
@@ -236,7 +236,7 @@ def test_a_paused_session_asks_its_own_leases_back() -> None:
     pair.send(lease("b", 5, 1, session="t"))
     pair.send(ask.SetPaused("session:t", True))
     assert pair.beat("p1") == {"b"}
-    assert pair.send(tell("b", 2, back=5, session="t")).recall == ()
+    assert pair.send(tell("b", 2, back=5, session="t", heard=pair.told["p1"])).recall == ()
 
 
 def test_max_seconds_bounds_a_lease() -> None:

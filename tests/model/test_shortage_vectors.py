@@ -18,7 +18,7 @@ def test_what_idle_leases_hold_is_asked_back_before_anybody_is_refused() -> None
     assert isinstance(waiting, Recalling)
     assert waiting.leases == ("a",)
     assert pair.beat("p1") == {"a"}
-    pair.send(tell("a", 2, back=15))
+    pair.send(tell("a", 2, back=15, heard=pair.told["p1"]))
     assert pair.beat("p1") == frozenset()
     assert isinstance(pair.send(hold("h", 8)), Held)
     pair.check()
@@ -32,7 +32,9 @@ def test_what_holders_do_not_give_back_is_refused_when_all_have_answered() -> No
     pair.send(tell("a", 2))  # sent before its holder could know: no answer
     assert isinstance(pair.send(hold("h", 8)), Recalling)
     pair.beat("p1")
-    pair.send(tell("a", 2))
+    pair.send(tell("a", 2))  # nor if what told it was lost
+    assert isinstance(pair.send(hold("h", 8)), Recalling)
+    pair.send(tell("a", 2, heard=pair.told["p1"]))
     refused = pair.send(hold("h", 8))
     assert isinstance(refused, Decision)
     assert refused.reason == "insufficient_credits"
@@ -127,5 +129,5 @@ def test_a_holder_that_wakes_has_answered_what_it_was_told() -> None:
     pair.tick()
     pair.send(ask.SetLimit(ask.ROOT, 50))
     assert pair.beat("p1") == {"a"}
-    assert pair.send(tell("a", 2, back=20)).recall == ()
+    assert pair.send(tell("a", 2, back=20, heard=pair.told["p1"])).recall == ()
     assert pair.beat("p1") == frozenset()

@@ -6,7 +6,7 @@ The keeper's thread is an event here, and its beat a message like any other, so 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -116,10 +116,13 @@ class Process:
         if isinstance(command, Renew):
             self._skip_a_number(command)
             self.world.truth.sent(command)
+            self.world.waiting.sent(command)
         if self.world.faults.drop and self.work.happens(0.01):
             self.work.saw("refused at once")
             raise OwnerUnavailable("nobody takes it", "sim", "send it again")
-        self.world.network.send(command, self.name, lambda answer: self.do(self._heard, command, sent_us, done, answer))
+        call = self.world.network.send(
+            command, self.name, lambda answer: self.do(self._heard, command, sent_us, done, answer, call)
+        )
 
     def _skip_a_number(self, renew: Renew) -> None:
         """A holder that lost count sends a message under the number after the one that is due, ahead of it."""
@@ -129,6 +132,10 @@ class Process:
             wrong = replace(renew, seq=renew.seq + 1)
             self.world.node.arrive(Call(wrong, self.name, lambda answer: None, self.work.now_us))
 
+    def _told(self, recall: Iterable[str], call: Call) -> None:
+        for lease in recall:
+            self.world.waiting.told(lease, call.left_us)
+
     def submit_or(self, command: Command, done: Callable[[Any], None]) -> None:
         """The same, for who takes errors as answers."""
         try:
@@ -136,11 +143,12 @@ class Process:
         except OwnerUnavailable as error:
             done(error)
 
-    def _heard(self, command: Command, sent_us: int, done: Callable[[Any], None], answer: Any) -> None:
+    def _heard(self, command: Command, sent_us: int, done: Callable[[Any], None], answer: Any, call: Call) -> None:
         if not isinstance(answer, OwnerUnavailable):
             self.heard_of_us = max(self.heard_of_us, sent_us)
         if isinstance(command, Renew):
             self.world.truth.heard(command, answer)
+            self._told(getattr(answer, "recall", ()), call)
         self.work.note(self.name, "hears", answer)
         done(answer)
 
@@ -156,7 +164,7 @@ class Process:
     def beat(self, beat: Beat) -> Beaten:
         """The keeper's beat goes as a message: for now it is as if nobody had answered."""
         sent_us = self.work.now_us
-        self.world.network.send(beat, self.name, lambda answer: self.do(self._beaten, sent_us, answer))
+        call = self.world.network.send(beat, self.name, lambda answer: self.do(self._beaten, sent_us, answer, call))
         raise OwnerUnavailable("the answer comes later", "sim")
 
     def on_nudge(self, callback: Callable[[], None]) -> None:
@@ -185,13 +193,14 @@ class Process:
         self.later(SECOND_US + self.work.between(0, 20_000), self.pulse)
         self.holder.pulse()
 
-    def _beaten(self, sent_us: int, answer: Any) -> None:
+    def _beaten(self, sent_us: int, answer: Any, call: Call) -> None:
         if isinstance(answer, Beaten):
             self.heard_of_us = max(self.heard_of_us, sent_us)
             self.holder.heard(sent_us)
             for customer, leases in answer.recall.items():
                 self.work.saw("recalled by beat")
-                self.holder.recalled(customer, leases)
+                self._told(leases, call)
+                self.holder.recalled(customer, leases, answer.told[customer])
 
     # --- sessions ---
 

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from agentbudget.account import commands as ask
 from agentbudget.account.account import Account, Outcome
 from agentbudget.account.decision import Renewed
+from agentbudget.account.recall import Recalls
+from agentbudget.account.state import HoldState
 from agentbudget.ledger.entry import Entry, Sealed
 from agentbudget.ledger.memory import MemoryJournal
 from agentbudget.runtime.holder import Holder
@@ -132,8 +134,25 @@ def a_settlement_is_not_written_down(patch: Patch) -> None:
     patch.setattr(MemoryTrail, "settled", lambda self, report: True)
 
 
+def any_renewal_answers_a_recall(patch: Patch) -> None:
+    """Whoever was told counts as knowing, though what told it was lost: its next renewal is taken for its answer."""
+    tell, answered = Recalls.tell, Recalls.answered
+    told: dict[tuple[int, str], int] = {}
+
+    def note(self: Recalls, holder: str) -> tuple[str, ...]:
+        leases = tell(self, holder)
+        told.update({(id(self), lease): self.made for lease in leases})
+        return leases
+
+    def count(self: Recalls, hold: HoldState, heard: int) -> None:
+        answered(self, hold, max(heard, told.get((id(self), hold.step), 0)))
+
+    patch.setattr(Recalls, "tell", note)
+    patch.setattr(Recalls, "answered", count)
+
+
 PLANTED = (
     renewals_are_not_deduplicated, answers_leave_before_the_commit, a_lapse_gives_the_rest_back, a_gap_is_accepted,
     until_is_ignored, silence_is_ignored, a_grant_is_taken_in_twice, an_overrun_is_not_declared,
-    a_failed_commit_keeps_its_state, a_settlement_is_not_written_down,
+    a_failed_commit_keeps_its_state, a_settlement_is_not_written_down, any_renewal_answers_a_recall,
 )  # fmt: skip
