@@ -124,7 +124,7 @@ def close(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> Answer:
-    """End a session and its children: no further step of it runs. Steps that are open still settle. Again: nothing."""
+    """End a session and its children: no further step of it runs. Steps that are open still settle."""
     with writer(ledger, catalog) as runtime:
         one = _with_session(runtime.customer(customer), session)
         last = one.sessions.get(session)

@@ -38,6 +38,12 @@ MAX_WORDS: Final = 20
 """Sentences about one file in a log: the first ones show what is wrong, thousands show no more."""
 
 
+_OTHER_BOOT: Final = (
+    "it is from before the machine was last started, so its end may be missing; if the machine was shut down in order, "
+    "agentbudget ledger recover --orderly-shutdown books the rest"
+)
+
+
 class Recovered(Struct, frozen=True):
     """What one look at a folder did. ``spools``: files that were replayed, wholly or as far as they can be; ``leases``: in them;
     ``reported``, ``unknown``, ``corrected``: see ``Replayed``. ``waiting``: files left for the next try, because the owner
@@ -55,16 +61,20 @@ class Recovered(Struct, frozen=True):
     words: tuple[str, ...] = ()
 
 
-def recover(folder: str, ask: Ask, *, own: str = "", trust_other_boots: bool = False) -> Recovered:
+def recover(
+    folder: str, ask: Ask, *, own: str = "", with_set_aside: bool = False, trust_other_boots: bool = False
+) -> Recovered:
     """Replay every spool in the folder whose process is gone; ``own`` is this process's holder id, whose spool is not looked at.
+    ``with_set_aside``: those that were set aside before, too; telling the owner again books nothing twice.
 
     A spool from before the machine was last started may lack its newest records unseen, if the power failed: it is told as far
     as it is surely true, set aside, and what its leases hold beyond that stays held until they lapse. An operator who knows
     that the machine was shut down in order says ``trust_other_boots``. Never raises for what a file says or the owner answers.
     """
     found = Recovered()
+    endings = (SUFFIX, SUFFIX + NEW, SUFFIX + DAMAGED) if with_set_aside else (SUFFIX, SUFFIX + NEW)
     try:
-        paths = _spools(folder, own)
+        paths = _spools(folder, own, endings)
     except OSError as error:
         return _waits("", f"its folder cannot be read ({error.strerror})")
     for path in paths:
@@ -80,19 +90,28 @@ def _unless_alive(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
     if fd is None:
         return Recovered()
     try:
-        return _one(path, ask, trust_other_boots)
+        return _one(_put_back(path), ask, trust_other_boots)
     finally:
         os.close(fd)
 
 
-def _spools(folder: str, own: str) -> list[str]:
+def _put_back(path: str) -> str:
+    """The name of a locked file under which it is replayed: what was set aside gets it back, its notes first."""
+    if not path.endswith(DAMAGED):
+        return path
+    name = path.removesuffix(DAMAGED)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(name + NOTES + DAMAGED, name + NOTES)
+    os.replace(path, name)
+    return name
+
+
+def _spools(folder: str, own: str, endings: tuple[str, ...]) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [
-        os.path.join(folder, name) for name in names if name.endswith((SUFFIX, SUFFIX + NEW)) and name != own + SUFFIX
-    ]
+    return [os.path.join(folder, name) for name in names if name.endswith(endings) and name != own + SUFFIX]
 
 
 def _lock(path: str) -> int | None:
@@ -145,7 +164,7 @@ def _replay_all(path: str, contents: SpoolContents, ask: Ask, trust_other_boots:
     is_whole = contents.is_of_this_boot or trust_other_boots
     done = Recovered(spools=1, leases=len(contents.leases), words=contents.damages)
     if not is_whole and contents.leases:
-        done = _add(done, Recovered(words=(f"{name}: it is from before the machine was last started",)))
+        done = _add(done, Recovered(words=(f"{name}: {_OTHER_BOOT}",)))
     with _notes(path) as (noted, note):
         for records in contents.leases:
             lease = records.identity.lease

@@ -50,6 +50,13 @@ class Recovery:
             done = recover(self._folder, self._host.ask, own=self._holder)
             self._say(done)
 
+    def again(self, *, trust_other_boots: bool) -> Recovered:
+        """Look once, also at what was set aside before. See :func:`recover`."""
+        with _recovering:
+            return recover(
+                self._folder, self._host.ask, own=self._holder, with_set_aside=True, trust_other_boots=trust_other_boots
+            )
+
     def run_as_owner(self) -> None:
         """Look once, in the process that owns the ledger."""
         if self._host.is_owner:

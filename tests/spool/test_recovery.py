@@ -380,9 +380,10 @@ def test_after_another_boot_only_what_is_sure_is_booked(
     done = recover(folder, office.ask)
     assert (done.reported, done.unknown) == (1, 0)
     assert (office.balance.consumed, office.balance.held) == (70, held - 70)
-    for name in os.listdir(folder):
-        os.rename(os.path.join(folder, name), os.path.join(folder, name.removesuffix(".damaged")))
-    assert recover(folder, office.ask, trust_other_boots=True).words == ()
+    assert "--orderly-shutdown" in done.words[0]
+    assert recover(folder, office.ask, trust_other_boots=True).spools == 0
+    assert recover(folder, office.ask, with_set_aside=True).damaged == ("h1.spool.damaged",)
+    assert recover(folder, office.ask, with_set_aside=True, trust_other_boots=True).words == ()
     is_done(office, Truth(130, 2))
     assert os.listdir(folder) == []
 
