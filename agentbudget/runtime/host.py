@@ -65,6 +65,11 @@ class Host(Protocol):
     live: set[str]
     timeout_seconds: float
 
+    @property
+    def owner(self) -> str:
+        """Who owns the ledger now, for people; empty while nobody does."""
+        ...
+
     def late(self, seconds: float) -> OwnerUnavailable:
         """What to raise when no answer came for so long: it names the owner, or says why there is none."""
         ...

@@ -25,6 +25,11 @@ class ReadHost:
         self._archive, self._clock = archive, clock
         self.live: set[str] = set()
 
+    @property
+    def owner(self) -> str:
+        """A reader asks no owner."""
+        return ""
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         if not isinstance(command, Read | Explain):
             raise InvalidRequest(

@@ -40,7 +40,19 @@ class Outcome(Struct, frozen=True):
 
 
 class _Lease:
-    __slots__ = ("asked_us", "at_us", "due", "free", "is_waiting", "low", "pace", "process", "sent_us", "times", "unreported")
+    __slots__ = (
+        "asked_us",
+        "at_us",
+        "due",
+        "free",
+        "is_waiting",
+        "low",
+        "pace",
+        "process",
+        "sent_us",
+        "times",
+        "unreported",
+    )
 
     def __init__(self, process: _Process, pace: float) -> None:
         self.process, self.pace = process, pace / SECOND_US
