@@ -20,7 +20,7 @@ from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, LedgerCorrupt, OutOfOrder, OwnerUnavailable
 from agentbudget.runtime.claims import Answered, Claim, Done, Guessed
 from agentbudget.runtime.host import Plan
-from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.ids import new_lease_id
 from agentbudget.runtime.lease import MAX_REPORTS, Key, Lease, PlainKey
 from agentbudget.runtime.patterns import Patterns
 
@@ -98,7 +98,7 @@ class SessionLeases:
             if lease is None or lease.stale or lease.ended:
                 if lease is not None:
                     self.draining.append(lease)
-                name = new_id()
+                name = new_lease_id()
                 lease = self.leases[key] = Lease(name, self.id, key, self.holder.trail(self, name, key))
                 lease.times = self.paces.get(key, lease.times)
         self.holder.watch(self)
