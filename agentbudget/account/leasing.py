@@ -18,7 +18,7 @@ from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Admission, Request, refusal
 from agentbudget.account.apply import apply_first
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, name_ok, step_ok
+from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, lease_ok, name_ok
 from agentbudget.account.decision import Decision, Recalling, Renewed
 from agentbudget.account.holds import MAX_HOLDS, MAX_MEASURES, judged, refused_or_recalling
 from agentbudget.account.lanes import request_of
@@ -30,7 +30,7 @@ from agentbudget.account.wallet import hold_postings, split
 from agentbudget.account.windows import FOREVER_US
 from agentbudget.catalog.terms import Breaker
 from agentbudget.clock import SECOND_US
-from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OutOfOrder, check
+from agentbudget.errors import HoldResolved, InvalidRequest, OutOfOrder, check
 
 
 class Outcome(Struct, frozen=True):
@@ -49,6 +49,7 @@ class Outcome(Struct, frozen=True):
 
 def renew(call: Call) -> Decided:
     command: c.Renew = call.command
+    lease_ok(command.lease)
     hold = call.books.state.holds.get(command.lease)
     if (again := _again(call, hold)) is not None:
         return again, []
@@ -75,8 +76,7 @@ def _again(call: Call, hold: HoldState | None) -> Renewed | None:
     if entry is None:
         return None
     event = event_of(entry)
-    if not isinstance(event, e.LeaseRenewed):
-        raise KeyConflict(call.command.lease, "Renew")
+    assert isinstance(event, e.LeaseRenewed)
     if entry.request != call.request:
         return None  # its number is not due, which is said there
     added = {measure: units for measure, units in event.measures.items() if units}
@@ -93,17 +93,13 @@ def _numbered(call: Call, hold: HoldState | None) -> None:
     """Refuse any message but the next one of a lease that is open or new."""
     command: c.Renew = call.command
     if hold is not None:
-        if hold.lease is None:
-            raise KeyConflict(command.lease, "a hold has this id")
-        if command.seq != hold.lease.seq + 1:
-            raise OutOfOrder(command.lease, hold.lease.seq + 1)
+        due = lease_of(hold).seq + 1
+        if command.seq != due:
+            raise OutOfOrder(command.lease, due)
         return
     ended = call.hits.get(f"{command.lease}#end")
     if ended is not None:
-        event = event_of(ended)
-        if isinstance(event, e.HoldSettled) and event.lease == command.lease:
-            raise HoldResolved(command.lease, "lapsed")
-        raise KeyConflict(command.lease, "a hold had this id")
+        raise HoldResolved(command.lease, "lapsed")
     if command.seq < 1:
         raise OutOfOrder(command.lease, 1)
     if command.seq > 1 or call.key in call.hits:
@@ -174,9 +170,12 @@ def _slices_after(hold: HoldState, event: e.LeaseRenewed) -> list[Slice]:
 def _open(call: Call, command: c.Renew) -> Decided:
     """The first message: it opens the lease when what it asks for is allowed."""
     books = call.books
-    if command.ask is None or command.steps or command.back or any(command.back_measures.values()) or command.overrun:
+    if (
+        command.ask is None
+        or any((command.steps, command.released, command.back, command.overrun))
+        or any(command.back_measures.values())
+    ):
         raise InvalidRequest("the first message of a lease asks for a step, and nothing else", "ask")
-    step_ok(command.lease)
     name_ok(command.holder, "holder")
     if len(books.state.holds) >= MAX_HOLDS:
         raise InvalidRequest(f"a customer may have at most {MAX_HOLDS} open holds", "lease")

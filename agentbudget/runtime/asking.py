@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 from msgspec import Struct
 
-from agentbudget.account.commands import Hold, Kind
+from agentbudget.account.commands import LEASE_PREFIX, Hold, Kind
 from agentbudget.amounts import MAX_NANO, USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
 from agentbudget.catalog.estimate import Estimate, Estimator, serialise
@@ -23,7 +23,7 @@ from agentbudget.runtime.lease import PlainKey
 MODEL_KINDS: Final = ("llm", "embedding")
 MAX_KEY: Final = 150
 """Longest key of a caller: ids are at most 200 characters, and the parts of a hold add to its key."""
-_TAKEN_PREFIXES: Final = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:")
+_TAKEN_PREFIXES: Final = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:", LEASE_PREFIX)
 _FINGERPRINT_DIGITS: Final = 16
 
 

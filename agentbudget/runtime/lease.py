@@ -63,6 +63,7 @@ class Trail(Protocol):
     def dispatched(self, n: int) -> bool: ...
     def settled(self, report: StepReport) -> bool: ...
     def released(self, n: int) -> bool: ...
+    def guessed(self, n: int) -> bool: ...
     def facts(self, names: tuple[str, ...], tariffs: tuple[tuple[str, str], ...]) -> bool: ...
     def sending(self, renew: Renew) -> bool: ...
     def answered(self, seq: int, live: Mapping[int, OpenStep], reports: list[StepReport]) -> None: ...
@@ -73,9 +74,9 @@ class Lease:
     """See the module. Amounts are nanocredits, times of ``now_us`` arguments monotonic microseconds."""
 
     __slots__ = (
-        "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting",
-        "is_full", "is_lost", "is_resent", "is_unheard", "key", "last", "last_units", "last_used", "low", "lows", "n",
-        "names", "open", "policy", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
+        "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting", "is_full",
+        "is_lost", "is_resent", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n", "names",
+        "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
         "until_us", "unwritten", "used_us", "waiters",
     )  # fmt: skip
 
@@ -99,7 +100,7 @@ class Lease:
         self.stale = self.ended = False
         self.is_unheard = self.is_resent = self.unwritten = self.is_full = False
         self.is_asked_back = self.is_lost = self.is_correcting = False
-        self.heard = 0
+        self.heard = self.released = self.kept = 0
         self.waiters: list[Callable[[Any], None]] = []
 
     # --- steps ----------------------------------------------------------------------------------------------------------
@@ -157,6 +158,11 @@ class Lease:
         if step is None:
             return False
         self._give_back(step)
+        self.released += 1
+        if "steps" in self.frees:  # it counts as a step: what it held of them serves no other
+            units = step.measures.get("steps", 0)
+            self.frees["steps"] -= units
+            self.kept += units
         self.used_us = now_us
         if self.trail is not None and not self.trail.released(n):
             self.unwritten = True  # else its replay would charge what it held: the next answer says what is open
@@ -181,7 +187,7 @@ class Lease:
             self.frees[measure] -= measures.get(measure, 0)
         self.used_us = now_us
         if self.trail is not None:
-            self.trail.released(n)
+            self.trail.guessed(n)
 
     def _give_back(self, step: OpenStep) -> None:
         self.free += step.amount
@@ -240,6 +246,9 @@ class Lease:
             self.free, self.frees = 0, dict.fromkeys(self.frees, 0)
             self.is_asked_back = False
             self.until_us = 0  # not even a step that costs nothing may begin before the owner has said so
+        if self.kept:
+            idle_measures["steps"] = idle_measures.get("steps", 0) + self.kept
+        released, self.released, self.kept = self.released, 0, 0
         if ask is not None:
             self._pace(now_us)
             self.last = ask
@@ -247,7 +256,7 @@ class Lease:
         self.sent = Renew(
             self.id, self.seq + 1, self.session, holder, key.kind, key.model, key.tool, key.feature, key.wind_down,  # type: ignore[arg-type]
             self.names, steps, self.tariffs, overrun, over, 0 if close else idle, {} if close else idle_measures, close,
-            ask, self.times if ask is not None else 1, ran, heard,
+            ask, self.times if ask is not None else 1, ran, heard, released,
         )  # fmt: skip
         self.sent_us, self.unwritten = now_us, False
         if self.trail is not None:
@@ -316,6 +325,7 @@ class Lease:
         is booked in one correction, when the last open step has ended."""
         if self.sent is not None:
             self.reports = [*self.sent.steps, *self.reports]
+            self.released += self.sent.released
         self.sent, self.is_unheard, self.is_lost, self.until_us = None, False, True, 0
 
     def renumber(self, expected: int) -> Renew:
@@ -330,7 +340,7 @@ class Lease:
     @property
     def is_reportable(self) -> bool:
         """Whether the owner does not know everything yet, or holds what is idle."""
-        return bool(self.reports or self.free or any(self.frees.values())) and not self.ended
+        return bool(self.reports or self.released or self.free or any(self.frees.values())) and not self.ended
 
 
 def _granted(sent: Renew, answer: Renewed, was_resent: bool) -> bool:

@@ -20,7 +20,7 @@ from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, LedgerCorrupt, OutOfOrder, OwnerUnavailable
 from agentbudget.runtime.claims import Answered, Claim, Done, Guessed, NoRoom
 from agentbudget.runtime.host import Plan
-from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.ids import new_lease_id
 from agentbudget.runtime.lease import MAX_REPORTS, Key, Lease, PlainKey
 from agentbudget.runtime.patterns import Patterns
 
@@ -106,7 +106,7 @@ class SessionLeases:
         return lease
 
     def _new_lease(self, key: Key, old: Lease | None) -> Lease:
-        name = new_id()
+        name = new_lease_id()
         lease = Lease(name, self.id, key, self.holder.trail(self, name, key))
         lease.times = self.paces.get(key, lease.times)
         self.draining += () if old is None else (old,)

@@ -52,7 +52,7 @@ def _due(own: SessionLeases, lease: Lease, now_us: int) -> Renew | None:
         return None
     if not lease.open and (lease in own.draining or now_us - lease.used_us >= IDLE_US):
         return own.closing(lease, now_us)
-    return lease.message(own.holder.id, now_us, ran=own.ran) if lease.reports else None
+    return lease.message(own.holder.id, now_us, ran=own.ran) if lease.reports or lease.released else None
 
 
 def _correct(own: SessionLeases, lease: Lease) -> None:
@@ -63,7 +63,7 @@ def _correct(own: SessionLeases, lease: Lease) -> None:
         if not lease.reports:
             return own.forget(lease)
         lease.is_correcting = True
-        command = CorrectLease(lease.id, lease.names, tuple(lease.reports), lease.tariffs)
+        command = CorrectLease(lease.id, lease.names, tuple(lease.reports), lease.tariffs, lease.released)
 
     def done(answer: Any) -> None:
         with own.lock:

@@ -152,8 +152,8 @@ def test_after_a_restart_the_same_words_get_the_same_answers(plan: PlanTerms, li
 
 def test_an_entry_of_a_lease_that_was_never_opened_does_not_fold() -> None:
     desk = born()
-    renewed = b'{"type":"lease_renewed","lease":"L","session":"nobody","seq":2,"holder":"p1"}'
-    for body in (b'{"type":"lease_suspended","lease":"L"}', renewed):
+    renewed = b'{"type":"lease_renewed","lease":"lease:L","session":"nobody","seq":2,"holder":"p1"}'
+    for body in (b'{"type":"lease_suspended","lease":"lease:L"}', renewed):
         entry = replace(desk.entries[-1], seq=len(desk.entries) + 1, body=msgspec.Raw(body), postings=())
         with pytest.raises(LedgerCorrupt, match="does not fold"):
             Account.restore("acme", desk.account.snapshot()).replay(entry)

@@ -97,6 +97,13 @@ class LeaseMachine(AccountMachine):
             "over": {m: units for m, units in over.items() if units > 0},
         }  # fmt: skip
 
+    def give_up_steps(self, lease: StepFact, most: int) -> int:
+        """The first steps end and cost nothing; how many."""
+        ending = list(self.local(lease).open)[:most]
+        for step in ending:
+            del self.local(lease).open[step]
+        return len(ending)
+
     # --- rules ---
 
     @rule(which=universe.some, turn=universe.turns, asking=universe.askings)
@@ -113,7 +120,7 @@ class LeaseMachine(AccountMachine):
             self.renew(self.one(which), turn)
 
     def open_lease(self, which: int, asking: ask.Renew) -> None:
-        lease = self.name("l")
+        lease = self.name("lease:")
         session = self.session(which // 4)
         first = replace(
             asking, lease=lease, session=session, ask=replace(asking.ask, session=session, step=f"{lease}.1")
@@ -130,6 +137,7 @@ class LeaseMachine(AccountMachine):
         left = self.free(lease) - (sum(step.amount for step in told["steps"]) - told["overrun"])
         hold = None if turn.wants is None else replace(self.asking(lease, turn.wants), note_refusal=not turn.top_up)
         back = min(turn.back, max(0, left))
+        told["released"] = self.give_up_steps(lease, turn.times % 2)
         heard = self.heard(lease) if turn.ran else 0  # else what told it was lost, or is still on its way
         message = self.message(lease, **told, back=back, ask=hold, times=turn.times, ran=turn.ran, heard=heard)
         answer = self.send(message)
@@ -248,7 +256,7 @@ class LeaseMachine(AccountMachine):
             self.send_again(lease)
         used = tuple(turn.measures.values())
         steps = tuple(ask.StepReport(f"{lease.id}.9{n}", cost, used) for n, cost in enumerate(turn.costs))
-        self.send(ask.CorrectLease(lease.id, tuple(turn.measures), steps))
+        self.send(ask.CorrectLease(lease.id, tuple(turn.measures), steps, released=turn.times % 3))
         if turn.ran:
             self.send_again(lease)
 

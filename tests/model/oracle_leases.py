@@ -113,7 +113,7 @@ class Leases:
         """What does not depend on what is asked for; whether it is worth an entry."""
         self.world.answered(lease, command.heard)
         backs = command.back or any(command.back_measures.values()) or command.close
-        if not command.steps and not backs and lease.lease.suspended_us is None:
+        if not (command.steps or command.released or backs) and lease.lease.suspended_us is None:
             return False
         self._report(lease, command, now)
         self._give_back(lease, command, now)
@@ -128,7 +128,8 @@ class Leases:
 
     def _report(self, lease: StepFact, command: ask.Renew, now: int) -> None:
         past = lease.lease.past
-        past.ran += len(command.steps)
+        past.ran += len(command.steps) + command.released
+        self.world.sights += ["released on a lease"] * bool(command.released)
         if command.steps:
             self.world.sessions[lease.session].errors_in_row = 0
         self._move(lease, past, sum(step.amount for step in command.steps) - command.overrun)
@@ -317,7 +318,7 @@ class Leases:
         lease.end_measures = dict.fromkeys(lease.end_measures, 0)
         amount = sum(step.amount for step in command.steps)
         answer = self.steps.correct(lease, ask.SettleHold(lease.id, amount, used), now)
-        lease.ran += len(command.steps)
+        lease.ran += len(command.steps) + command.released
         lease.correction = Ending("corrected", "settled", ask.request_hash(command), answer, amount)
         return answer, True
 

@@ -19,6 +19,7 @@ REASONS = (
 LEASES = (
     "leased all at once", "leased a tranche", "topped up", "stale by window", "stale by expiry", "stale by policy",
     "stale by session", "stale in a report", "no answer to a recall", "answer to an earlier recall",
+    "released on a lease",
     "expired in a lease", "lease overrun", "lease overdraft", "recall answered", "recall timed out", "recall refused",
     "queued", "ask recalls", "carve recalls", "suspended", "woken", "lease lapsed: charge", "lease lapsed: release",
     "lease corrected up", "lease corrected down", "number replayed", "replayed after the end", "out of order",

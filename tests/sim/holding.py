@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 
-from agentbudget.account.commands import Command, Renew
+from agentbudget.account.commands import LEASE_PREFIX, Command, Renew
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.runtime import holder as holder_module
@@ -31,14 +31,12 @@ if TYPE_CHECKING:
 
 def use_its_ids(work: Clockwork) -> Callable[[], None]:
     """Ids of the holder's side come from the run; call what is returned to undo it."""
-    modules: tuple[Any, Any] = (leases_module, holder_module)
-    before = [module.new_id for module in modules]
-    for module in modules:
-        module.new_id = work.new_id
+    leases, holder = cast("Any", leases_module), cast("Any", holder_module)
+    before = leases.new_lease_id, holder.new_id
+    leases.new_lease_id, holder.new_id = lambda: LEASE_PREFIX + work.new_id(), work.new_id
 
     def undo() -> None:
-        for module, new_id in zip(modules, before, strict=True):
-            module.new_id = new_id
+        leases.new_lease_id, holder.new_id = before
 
     return undo
 

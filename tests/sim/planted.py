@@ -134,6 +134,17 @@ def a_settlement_is_not_written_down(patch: Patch) -> None:
     patch.setattr(MemoryTrail, "settled", lambda self, report: True)
 
 
+def a_released_step_is_not_reported(patch: Patch) -> None:
+    """It cost nothing, and counts as no step either."""
+    original = Lease.message
+
+    def message(self: Lease, *args: Any, **named: Any) -> ask.Renew:
+        self.released = 0
+        return original(self, *args, **named)
+
+    patch.setattr(Lease, "message", message)
+
+
 def any_renewal_answers_a_recall(patch: Patch) -> None:
     """Whoever was told counts as knowing, though what told it was lost: its next renewal is taken for its answer."""
     tell, answered = Recalls.tell, Recalls.answered
@@ -155,4 +166,5 @@ PLANTED = (
     renewals_are_not_deduplicated, answers_leave_before_the_commit, a_lapse_gives_the_rest_back, a_gap_is_accepted,
     until_is_ignored, silence_is_ignored, a_grant_is_taken_in_twice, an_overrun_is_not_declared,
     a_failed_commit_keeps_its_state, a_settlement_is_not_written_down, any_renewal_answers_a_recall,
+    a_released_step_is_not_reported,
 )  # fmt: skip

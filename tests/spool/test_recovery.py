@@ -93,7 +93,7 @@ def test_a_step_that_was_sent_and_never_ended_is_charged_what_it_held(
     assert worker.begin(lease, 50, dispatched=False)
     worker.die()
     assert recover(folder, office.ask).unknown == 1
-    is_done(office, Truth(60, 1))
+    is_done(office, Truth(60, 2))
     holds: Any = office.ask("acme", Read("holds"))
     assert holds == ()
 
@@ -107,7 +107,29 @@ def test_a_session_that_releases_what_it_does_not_know_is_charged_nothing(folder
     assert worker.begin(lease, 60)
     worker.die()
     assert recover(folder, office.ask).unknown == 0
-    is_done(office, Truth(0, 0))
+    is_done(office, Truth(0, 1))
+
+
+@pytest.mark.parametrize("has_lapsed", [True, False])
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_steps_that_were_given_back_count_once_whoever_tells_of_them(
+    office: Office, worker: Worker, folder: str, was_sent: bool, has_lapsed: bool
+) -> None:
+    """L4: as they do without leases; also when the replay dies behind its last message."""
+    lease = worker.lease()
+    worker.ask(lease)
+    for _ in range(3):
+        lease.release(worker.begin(lease), worker.now_us)
+    if was_sent:
+        worker.ask(lease, heard=False)
+    lease.release(worker.begin(lease, 0) or worker.begin(lease), worker.now_us)
+    worker.die()
+    with contextlib.suppress(Killed):
+        recover(folder, dying(office, 2 if was_sent else 0, after=True))
+    if has_lapsed:
+        office.lapse()
+    recover(folder, office.ask)
+    is_done(office, Truth(0, 4))
 
 
 def test_an_idle_lease_of_a_dead_process_is_given_back(office: Office, worker: Worker, folder: str) -> None:
