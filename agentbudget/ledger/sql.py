@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from msgspec.structs import astuple
 
 from agentbudget.clock import Clock, SystemClock
-from agentbudget.errors import InvalidRequest, InvariantBroken, LedgerCorrupt, OwnerUnavailable
+from agentbudget.errors import InvalidRequest, LedgerCorrupt, OwnerUnavailable
 from agentbudget.ledger import statements as sql
 from agentbudget.ledger.chain import checked
 from agentbudget.ledger.entry import Sealed
@@ -24,16 +23,7 @@ from agentbudget.ledger.journal import Batch, DenialNote, Loaded, Snapshot
 from agentbudget.ledger.loading import digest, fenced, start_after
 from agentbudget.ledger.migrations import HEAD, recorded
 from agentbudget.ledger.ownerfile import OwnerFile
-from agentbudget.ledger.sqlite import (
-    BUSY_TIMEOUT_MS,
-    MOST_ROWS,
-    Reader,
-    SqliteFile,
-    Synchronous,
-    append_many,
-    in_forked_child,
-    leak,
-)
+from agentbudget.ledger.sqlite import BUSY_TIMEOUT_MS, Reader, SqliteFile, Synchronous, in_forked_child, leak
 
 PAGE: Final = 1_000
 """Entries read at once: no read transaction stays open between pages, so a slow reader never holds up a checkpoint."""
@@ -44,8 +34,6 @@ MAX_KEYS: Final = 500
 DENIALS_KEPT: Final = 100_000
 """Denial notes that survive a claim; older ones are dropped then: some 20 MB of what people may still want to look
 at."""
-
-_NO_ROW: Final = (None,) * 6
 
 _FORKED: Final = (
     "this process was forked after the ledger was opened, and two processes must not write through one connection",
@@ -89,7 +77,13 @@ class SqlArchive:
         return Loaded(snapshot, checked(self.entries(customer, after=walk.seq), walk))
 
     def find(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Sealed]:
-        return _found(self._reader.rows, keys)
+        found: dict[tuple[str, str], Sealed] = {}
+        for start in range(0, len(keys), MAX_KEYS):
+            chunk = _padded(keys[start : start + MAX_KEYS])
+            flat = [text for key in chunk for text in key]
+            for row in self._reader.rows(sql.find(len(chunk)), flat):
+                found[row[0], row[2]] = Sealed(*row)
+        return found
 
     def denials(self, customer: str, *, limit: int = 100) -> list[DenialNote]:
         return [DenialNote(*row) for row in self._reader.rows(sql.DENIALS_OF, (customer, limit))]
@@ -122,7 +116,6 @@ class SqlJournal:
         self._archive = SqlArchive(file)
         self._writer: sqlite3.Connection | None = None
         self._epoch, self._pid, self._closed = 0, os.getpid(), False
-        self._turn = threading.Lock()  # from BEGIN to COMMIT, so that nobody looks in between
         in_forked_child(self.forget)
 
     @classmethod
@@ -176,35 +169,20 @@ class SqlJournal:
     def commit(self, batch: Batch) -> None:
         """Make a batch durable, or nothing of it. After an exception the caller does not know which: it loads again."""
         connection = self._usable()
-        with self._turn:
-            try:
-                self._commit(connection, batch)
-            except BaseException as error:
-                raise self._undone(error) from None
-
-    def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        if not (batch.entries or batch.snapshots or batch.denials):
-            self._require_epoch(connection)  # a read: sees the newest epoch, and syncs nothing
-        elif len(batch.entries) <= MOST_ROWS and not (batch.snapshots or batch.denials):
-            self._append_alone(connection, batch.entries)
-        else:
+        try:
+            if not (batch.entries or batch.snapshots or batch.denials):
+                self._require_epoch(connection)  # a read: sees the newest epoch, and syncs nothing
+                return
             connection.execute("BEGIN IMMEDIATE")
             self._require_epoch(connection)
             self._write(connection, batch)
             connection.execute("COMMIT")
+        except BaseException as error:
+            raise self._undone(error) from None
 
     def find(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Sealed]:
-        """See :meth:`SqlArchive.find`. Through the writer's connection, which alone keeps its pages from one commit to the
-        next; between its transactions, so it sees no more than what is committed."""
-        if self._lock is None:
-            self._refuse_forked()
-            return self._archive.find(keys)
-        connection = self._usable()
-        with self._turn:
-            try:
-                return _found(lambda statement, values: connection.execute(statement, values).fetchall(), keys)
-            except BaseException as error:
-                raise self._undone(error) from None
+        self._refuse_forked()
+        return self._archive.find(keys)
 
     def load(self, customer: str) -> Loaded | None:
         """See :meth:`SqlArchive.load`."""
@@ -275,19 +253,6 @@ class SqlJournal:
         if epoch != self._epoch or not self._epoch:
             raise fenced(self._epoch, owner)
 
-    def _append_alone(self, connection: sqlite3.Connection, entries: Sequence[Sealed]) -> None:
-        """Entries and nothing else: the statement is the transaction."""
-        epoch, size = self._epoch, 1 << (len(entries) - 1).bit_length()
-        values: list[object] = []
-        for one in entries:
-            values += (one.customer, one.seq, epoch, one.key, one.record, one.hash)
-        values += _NO_ROW * (size - len(entries))
-        values.append(epoch)
-        appended = connection.execute(append_many(size), values).rowcount
-        if appended != len(entries):
-            self._require_epoch(connection)
-            raise InvariantBroken("L1", f"{appended} of {len(entries)} entries were appended")
-
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         epoch = self._epoch
         rows = [(one.customer, one.seq, epoch, one.key, one.record, one.hash) for one in batch.entries]
@@ -315,19 +280,6 @@ class SqlJournal:
         connection, self._writer = self._writer, None
         if connection is not None:
             connection.close()
-
-
-def _found(
-    rows: Callable[[str, Sequence[object]], list[tuple[Any, ...]]], keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Sealed]:
-    """The entries that carry these keys; ``rows`` runs a statement."""
-    found: dict[tuple[str, str], Sealed] = {}
-    for start in range(0, len(keys), MAX_KEYS):
-        chunk = _padded(keys[start : start + MAX_KEYS])
-        flat = [text for key in chunk for text in key]
-        for row in rows(sql.find(len(chunk)), flat):
-            found[row[0], row[2]] = Sealed(*row)
-    return found
 
 
 def _row_of(snapshot: Snapshot) -> tuple[Any, ...]:

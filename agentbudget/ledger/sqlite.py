@@ -8,7 +8,6 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -28,15 +27,6 @@ browsers; a session waits for the owner meanwhile, so it is short."""
 
 _SCHEME: Final = "sqlite:///"
 _MEMORY_ADVICE: Final = "for a ledger that need not outlive the process use memory://"
-
-MOST_ROWS: Final = 128
-"""Entries appended by one statement: six parameters each and one more, within every SQLite's limit of 999."""
-
-_APPEND_MANY: Final = (
-    "INSERT INTO entries (customer, seq, epoch, key, record, hash) SELECT * FROM (VALUES {places})"
-    " WHERE column1 IS NOT NULL AND (SELECT epoch FROM owners WHERE shard = 0) = ?"
-)
-_ROW: Final = "(?, ?, ?, ?, ?, ?)"
 
 _Meaning: TypeAlias = tuple[str, str]
 _BUSY: Final = ("is locked by another program", "end its transaction (a backup? a database browser?), then retry")
@@ -219,16 +209,6 @@ class Reader:
     def _leave_to_parent(self) -> None:
         leak(self._connection)
         self._connection, self._pid, self._mutex = None, os.getpid(), threading.Lock()
-
-
-@cache
-def append_many(size: int) -> str:
-    """(customer, seq, epoch, key, record, hash) ``size`` times, then the epoch: append these entries, or none when the epoch
-    is another's. Rows without a customer are passed over, so that few sizes are prepared.
-
-    Being one statement, it is a transaction by itself, with the check of the epoch inside: four calls of the driver less,
-    each of which gives the interpreter's lock up and waits for it again."""
-    return _APPEND_MANY.format(places=", ".join([_ROW] * size))
 
 
 def in_forked_child(call: Callable[[], None]) -> None:

@@ -59,9 +59,6 @@ DENIALS_OF: Final = (
     " WHERE customer = ? ORDER BY id DESC LIMIT ?"
 )
 
-# (customer, key) -> sealed entry: a single key, as of a caller that is alone; half the cost of the statement below.
-FIND_ONE: Final = "SELECT customer, seq, key, record, hash FROM entries WHERE customer = ? AND key = ?"
-
 _FIND: Final = (
     "WITH wanted (customer, key) AS (VALUES {places}) SELECT e.customer, e.seq, e.key, e.record, e.hash"
     " FROM wanted CROSS JOIN entries AS e WHERE e.customer = wanted.customer AND e.key = wanted.key"
@@ -70,4 +67,4 @@ _FIND: Final = (
 
 def find(count: int) -> str:
     """(customer, key) ``count`` times -> sealed entries that carry these keys, by the index."""
-    return FIND_ONE if count == 1 else _FIND.format(places=", ".join(["(?, ?)"] * count))
+    return _FIND.format(places=", ".join(["(?, ?)"] * count))

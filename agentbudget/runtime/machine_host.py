@@ -8,6 +8,7 @@ the database fences an owner that came too late.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,7 @@ from agentbudget.runtime.local_host import BEAT_SECONDS, LocalHost
 from agentbudget.runtime.machine import Machine
 from agentbudget.runtime.mailbox import SWEEP, weakly
 from agentbudget.runtime.owner import Owner
-from agentbudget.runtime.socket_client import Said
+from agentbudget.runtime.socket_calls import Said
 from agentbudget.runtime.socket_path import SocketPath
 
 
@@ -102,9 +103,11 @@ class MachineHost:
 
     def _asked(self, customer: str, what: Said, timeout_seconds: float | None = None) -> Any:
         seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        slot = Slot()
-        call = self._machine.say(customer, what, slot.put, seconds)
-        if not slot.wait(seconds):
+        slot, until = Slot(), time.monotonic() + seconds
+        call = self._machine.say(customer, what, slot.put, seconds, waits=True)
+        if call is not None:
+            self._machine.read_for(call, seconds)
+        if not slot.wait(max(until - time.monotonic(), 0)):
             if call is not None:
                 call.done = None  # nobody waits: what was not sent yet is not sent
             raise self.late(seconds)
