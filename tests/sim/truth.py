@@ -169,6 +169,10 @@ class Truth:
                     f"{released[lease]} steps of {lease} cost nothing, not {reported}",
                 )
 
+        for lease, charged in self._audit.lapsed.items():
+            is_known = lease in self._left_behind or lease not in self.leases
+            must(is_known or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
+
     def _check(self, step: Step) -> None:
         booked = self._audit.booked.get(step.id)
         if step.lease in self._audit.lapsed and booked is None:

@@ -80,6 +80,8 @@ class Waiting:
             if said is not None and said.message == replace(command, seq=0):
                 self._answered[command.lease] = max(said.knew_us, self._answered.get(command.lease, 0))
             waiting, refused = answer.recalling, answer.refused
+            if not answer.amount and (command.ask is None or not command.ask.note_refusal):
+                return  # it does not say what becomes of who waits
         if isinstance(waiting, Recalling):
             self._note(who, waiting)
         elif isinstance(refused, Decision) and not refused.allowed:
