@@ -94,7 +94,7 @@ class Worker:
         return self.office.clock.monotonic_us()
 
     def lease(self) -> Lease:
-        name = f"{self.holder}-{len(self.leases)}"
+        name = f"lease:{self.holder}-{len(self.leases)}"
         lease = Lease(name, "run", KEY, self.spool.trail("acme", name, "run", KEY, self.on_unknown))
         self.leases.append(lease)
         return lease
