@@ -168,6 +168,11 @@ class Process:
     def on_nudge(self, callback: Callable[[], None]) -> None:
         """Nobody nudges here: beats are soon enough."""
 
+    @property
+    def owner(self) -> str:
+        """See ``Host``."""
+        return "sim"
+
     def late(self, seconds: float) -> OwnerUnavailable:
         """Nobody blocks here."""
         return OwnerUnavailable(f"no answer within {seconds} s", "sim")
