@@ -3,7 +3,8 @@
 A lease burns steps at its pace. It sends a message when little is left (for four round trips and one step), when 512 reports
 wait, or when a second has passed, and asks for as many steps as lasted half a second to eight seconds (``runtime/lease.py``).
 A process has one call under way; what comes up meanwhile leaves with the next. The owner takes all calls that wait as one
-batch. A lease whose steps run out before its answer stands still: that time is counted.
+batch. A lease whose steps run out before its answer stands still: that time is counted. A lease that is idle for two seconds is
+given back, so a slow one (a step each some seconds) says three things a step: it asks, reports, and closes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from agentbudget.clock import SECOND_US
 from agentbudget.runtime.lease import FEWEST, LONG_US, MAX_REPORTS, MOST, SHORT_US
+from agentbudget.runtime.upkeep import IDLE_US
 from benchmarks.scale.constants import Constants
 
 
@@ -33,7 +35,6 @@ class Outcome(Struct, frozen=True):
 
     steps_per_second: float
     messages_per_second: float
-    steps_per_message: float
     busy: float
     stalled: float
     wait_p99_us: float
@@ -41,23 +42,14 @@ class Outcome(Struct, frozen=True):
 
 class _Lease:
     __slots__ = (
-        "asked_us",
-        "at_us",
-        "due",
-        "free",
-        "is_waiting",
-        "low",
-        "pace",
-        "process",
-        "sent_us",
-        "times",
-        "unreported",
-    )
+        "asked_us", "at_us", "free", "is_slow", "is_waiting", "low", "pace", "process", "said", "sent_us", "times", "unreported",
+    )  # fmt: skip
 
     def __init__(self, process: _Process, pace: float) -> None:
         self.process, self.pace = process, pace / SECOND_US
         self.at_us, self.free, self.unreported, self.low = 0.0, 0.0, 0.0, 1.0
-        self.times, self.asked_us, self.sent_us, self.is_waiting, self.due = FEWEST, 0.0, 0.0, False, 0
+        self.times, self.asked_us, self.sent_us, self.is_waiting, self.said = FEWEST, 0.0, 0.0, False, 0
+        self.is_slow = self.pace * IDLE_US < 1
 
     def burn(self, now_us: float) -> tuple[float, float]:
         """Steps decided until now, and the time in which there was nothing left to decide on."""
@@ -89,18 +81,18 @@ class Simulation:
     def __init__(self, constants: Constants, load: Load, *, seed: int = 1) -> None:
         self._constants, self._events, self._count = constants, list[tuple[float, int, Callable[[], None]]](), 0
         self._now_us, self._queue, self._is_serving = 0.0, list[tuple[_Process, list[tuple[_Lease, int]]]](), False
-        self._steps = self._messages = self._reported = 0.0
+        self._steps = self._messages = 0.0
         self._busy_us = self._stalled_us = 0.0
         self._waits: list[float] = []
         chance = Random(seed)
         processes = [_Process() for _ in range(load.processes)]
         self._leases = [_Lease(process, load.pace) for process in processes for _ in range(load.leases)]
         for lease in self._leases:
-            self._at(chance.uniform(0, SECOND_US), lambda lease=lease: self._speak(lease))  # type: ignore[misc]
+            self._at(chance.uniform(0, max(SECOND_US, 1 / lease.pace)), lambda lease=lease: self._speak(lease))  # type: ignore[misc]
 
     def run(self, *, warm_up: float = 5, seconds: float = 2) -> Outcome:
         self._until(warm_up * SECOND_US)
-        self._steps = self._messages = self._reported = self._busy_us = self._stalled_us = 0.0
+        self._steps = self._messages = self._busy_us = self._stalled_us = 0.0
         self._waits.clear()
         end_us = (warm_up + seconds) * SECOND_US
         self._until(end_us)
@@ -108,7 +100,7 @@ class Simulation:
             self._burn(lease)
         self._waits.sort()
         return Outcome(
-            self._steps / seconds, self._messages / seconds, self._reported / max(1, self._messages),
+            self._steps / seconds, self._messages / seconds,
             self._busy_us / SECOND_US / seconds, self._stalled_us / (len(self._leases) * seconds * SECOND_US),
             self._waits[len(self._waits) * 99 // 100] if self._waits else 0.0,
         )  # fmt: skip
@@ -124,6 +116,8 @@ class Simulation:
         self._now_us = end_us
 
     def _burn(self, lease: _Lease) -> None:
+        if lease.is_slow:
+            return
         steps, stalled_us = lease.burn(self._now_us)
         self._steps += steps
         self._stalled_us += stalled_us
@@ -159,7 +153,6 @@ class Simulation:
         took_us = self._constants.batch_us(messages, steps)
         self._busy_us += took_us
         self._messages += messages
-        self._reported += steps
         self._at(self._now_us + took_us, lambda: self._served(calls))
 
     def _served(self, calls: list[tuple[_Process, list[tuple[_Lease, int]]]]) -> None:
@@ -175,11 +168,25 @@ class Simulation:
             self._burn(lease)
             self._waits.append(self._now_us - lease.sent_us)
             lease.is_waiting = False
+            if lease.is_slow:
+                self._slowly(lease)
+                continue
             if lease.free < lease.times:
                 _grant(lease, self._now_us)
             self._at(lease.next_us(self._now_us), lambda lease=lease: self._speak(lease))  # type: ignore[misc]
         if process.waiting:
             self._call(process)
+
+    def _slowly(self, lease: _Lease) -> None:
+        """What was said was, in turn, an ask, a report, a close."""
+        said, lease.said = lease.said, (lease.said + 1) % 3
+        if said == 0:
+            lease.asked_us = lease.sent_us
+            self._stalled_us += self._now_us - lease.sent_us
+            self._steps += 1
+            lease.unreported = 1
+        next_us = lease.asked_us + 1 / lease.pace if said == 2 else self._now_us + SECOND_US
+        self._at(max(self._now_us, next_us), lambda: self._speak(lease))
 
 
 def _grant(lease: _Lease, now_us: float) -> None:
