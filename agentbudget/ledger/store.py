@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from agentbudget.errors import InvalidRequest
 from agentbudget.ledger.journal import Archive, Journal
+from agentbudget.ledger.shards import ALL_SHARDS, shards_ok
 
 if TYPE_CHECKING:
     from agentbudget.clock import Clock
     from agentbudget.ledger.sqlite import Synchronous
 
-_KNOWN = "use sqlite:///path, sqlite:////absolute/path or memory://"
+_KNOWN = "use sqlite:///path, sqlite:////absolute/path, postgresql+psycopg://user@host/database or memory://"
 
 
 class Store(Journal, Archive, Protocol):
@@ -19,13 +21,28 @@ class Store(Journal, Archive, Protocol):
 
 
 def open_journal(
-    url: str, *, synchronous: Synchronous = "FULL", read_only: bool = False, clock: Clock | None = None
+    url: str,
+    *,
+    synchronous: Synchronous = "FULL",
+    read_only: bool = False,
+    clock: Clock | None = None,
+    shards: Iterable[int] | None = None,
+    take_over: bool = False,
 ) -> Store:
     """Open a ledger to write it (claim it next), or with ``read_only`` beside its writer.
 
-    ``synchronous``: "FULL", or "NORMAL", which may lose acknowledged entries at power loss. Raises
-    ``OwnerUnavailable``, ``LedgerCorrupt``, or ``InvalidRequest`` for a URL of no known kind.
+    ``synchronous``: "FULL", or "NORMAL", by which SQLite may lose acknowledged entries at power loss; PostgreSQL always syncs.
+    ``shards`` (default: all) and ``take_over`` are PostgreSQL's, see ``PostgresJournal.open``: other ledgers have one owner,
+    and yield to it. Raises ``OwnerUnavailable``, ``LedgerCorrupt``, or ``InvalidRequest`` for a URL of no known kind.
     """
+    if is_postgres(url):
+        from agentbudget.ledger.postgres.journal import PostgresJournal
+
+        return PostgresJournal.open(
+            url, read_only=read_only, clock=clock, take_over=take_over, shards=ALL_SHARDS if shards is None else shards
+        )
+    if shards is not None and shards_ok(shards) != ALL_SHARDS:
+        raise InvalidRequest("only a ledger on PostgreSQL can have several owners: one owns all shards here", "shards")
     if url == "memory://":
         from agentbudget.ledger.memory import MemoryJournal
 
@@ -42,10 +59,19 @@ def open_archive(url: str) -> Archive:
         raise InvalidRequest(
             "a memory ledger can be read only in the process and by the journal that holds it", "ledger"
         )
+    if is_postgres(url):
+        from agentbudget.ledger.postgres.journal import PostgresArchive
+
+        return PostgresArchive.open(url)
     _require_sqlite(url)
     from agentbudget.ledger.sql import SqlArchive
 
     return SqlArchive.open(url)
+
+
+def is_postgres(url: str) -> bool:
+    """Whether the ledger is on PostgreSQL, where many machines reach it."""
+    return url.partition(":")[0] in ("postgresql", "postgresql+psycopg")
 
 
 def _require_sqlite(url: str) -> None:
