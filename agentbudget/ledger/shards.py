@@ -1,29 +1,43 @@
-"""Which of the virtual shards a customer is in. A shard is the unit of ownership: on PostgreSQL each has an owner and an
-epoch of its own, so that shards move between owners one by one."""
+"""Virtual shards: how the customers of one ledger are spread over several owners, and what a store offers for that.
+
+A shard is the unit that an owner takes and gives up; which owner has it is said by the ledger alone, so that a restart, a
+move and two owners that both believe themselves alive all end the same way: the newest epoch of the shard counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
-from zlib import crc32
+from collections.abc import Collection
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, Protocol, runtime_checkable
 
-from agentbudget.errors import InvalidRequest
+from agentbudget.ledger.store import Store
 
 SHARDS: Final = 64
-"""Never changed: a ledger records owners by shard. Enough to spread evenly over some dozens of owners; few enough that
-one owner can hold them all (each is a row and a lock)."""
-
-ALL_SHARDS: Final = tuple(range(SHARDS))
+"""Fixed for ever, so that a customer stays in its shard: enough for some 60 owners, few enough to be listed on a screen."""
 
 
+@lru_cache(maxsize=10_000)
 def shard_of(customer: str) -> int:
-    """The customer's shard: the same in every process and version."""
-    return crc32(customer.encode()) % SHARDS
+    """The customer's shard, 0 to ``SHARDS`` - 1: the same in every process, version and database."""
+    return int.from_bytes(sha256(customer.encode()).digest()[:8], "big") % SHARDS
 
 
-def shards_ok(shards: Iterable[int]) -> tuple[int, ...]:
-    """Shards in order, each once; raises ``InvalidRequest`` when one is none of ours."""
-    found = tuple(sorted(set(shards)))
-    if any(type(shard) is not int or not 0 <= shard < SHARDS for shard in found):
-        raise InvalidRequest(f"a shard is a number from 0 to {SHARDS - 1}", "shards")
-    return found
+@runtime_checkable
+class ShardedStore(Store, Protocol):
+    """A store whose shards may each have another owner. Its ``claim`` takes all of them at once; an owner of some calls
+    :meth:`take` instead. ``commit`` checks, in its transaction, the epoch of every shard that the batch touches (an empty
+    batch: of every shard that was taken), and refuses it whole with ``fenced`` when one of them is another's."""
+
+    def take(self, owner: str, shards: Collection[int]) -> None:
+        """Become the owner of these as well: each gets a new epoch, which fences whoever had it. Raises
+        ``OwnerUnavailable``."""
+        ...
+
+    def give_up(self, shards: Collection[int]) -> None:
+        """Forget that these were taken; nothing of them is written through this store any more."""
+        ...
+
+    def owners(self) -> dict[int, str]:
+        """By shard, the name under which it was taken last; shards that nobody ever took are left out."""
+        ...

@@ -109,6 +109,16 @@ class SqliteFile:
             self._require_schema(connection)
         return connection, live
 
+    def revision(self) -> str | None:
+        """The schema that the file has; None when there is none. See ``migrations.recorded``."""
+        if not os.path.exists(self.path):
+            return None
+        connection = self._connect("mode=ro")
+        try:
+            return recorded(connection)
+        finally:
+            connection.close()
+
     def failure(self, error: sqlite3.Error) -> AgentBudgetError:
         """What an error of SQLite means here. Raw messages are passed on only where they name tables, never rows."""
         code = _code(error)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from agentbudget.errors import InvalidRequest
 from agentbudget.ledger.journal import Archive, Journal
-from agentbudget.ledger.shards import ALL_SHARDS, shards_ok
 
 if TYPE_CHECKING:
     from agentbudget.clock import Clock
@@ -26,23 +24,17 @@ def open_journal(
     synchronous: Synchronous = "FULL",
     read_only: bool = False,
     clock: Clock | None = None,
-    shards: Iterable[int] | None = None,
-    take_over: bool = False,
 ) -> Store:
     """Open a ledger to write it (claim it next), or with ``read_only`` beside its writer.
 
     ``synchronous``: "FULL", or "NORMAL", by which SQLite may lose acknowledged entries at power loss; PostgreSQL always syncs.
-    ``shards`` (default: all) and ``take_over`` are PostgreSQL's, see ``PostgresJournal.open``: other ledgers have one owner,
-    and yield to it. Raises ``OwnerUnavailable``, ``LedgerCorrupt``, or ``InvalidRequest`` for a URL of no known kind.
+    A SQLite ledger that another writes is refused here, one on PostgreSQL when it is claimed. Raises ``OwnerUnavailable``,
+    ``LedgerCorrupt``, or ``InvalidRequest`` for a URL of no known kind.
     """
     if is_postgres(url):
         from agentbudget.ledger.postgres.journal import PostgresJournal
 
-        return PostgresJournal.open(
-            url, read_only=read_only, clock=clock, take_over=take_over, shards=ALL_SHARDS if shards is None else shards
-        )
-    if shards is not None and shards_ok(shards) != ALL_SHARDS:
-        raise InvalidRequest("only a ledger on PostgreSQL can have several owners: one owns all shards here", "shards")
+        return PostgresJournal.open(url, read_only=read_only, clock=clock)
     if url == "memory://":
         from agentbudget.ledger.memory import MemoryJournal
 
@@ -67,6 +59,24 @@ def open_archive(url: str) -> Archive:
     from agentbudget.ledger.sql import SqlArchive
 
     return SqlArchive.open(url)
+
+
+def migrate(url: str) -> tuple[str | None, str]:
+    """Make a ledger, or bring an existing one to the schema of this version: the revision before (None: there was none) and
+    now. Raises as :func:`open_journal` does, and when the ledger is open for writing and has an older schema."""
+    from agentbudget.ledger.migrations import HEAD
+
+    if is_postgres(url):
+        from agentbudget.ledger.postgres.schema import migrate as migrate_postgres
+
+        return migrate_postgres(url), HEAD
+    _require_sqlite(url)
+    from agentbudget.ledger.sqlite import SqliteFile
+
+    before = SqliteFile.of_url(url).revision()
+    if before != HEAD:
+        open_journal(url).close()
+    return before, HEAD
 
 
 def is_postgres(url: str) -> bool:

@@ -59,7 +59,7 @@ class SqlPlace:
 class PostgresPlace:
     """A database of its own on the server of the test run."""
 
-    def __init__(self, server: PostgresServer, template: str) -> None:
+    def __init__(self, server: PostgresServer, template: str | None = None) -> None:
         self.server, self.database = server, server.new_database(template)
         self.opened: list[PostgresJournal] = []
 
@@ -72,8 +72,12 @@ class PostgresPlace:
         return self.opened[-1]
 
     def rival(self) -> PostgresJournal:
-        self.opened.append(PostgresJournal.open(self.url, take_over=True))
-        return self.opened[-1]
+        """What an operator does when the owner's machine hangs: its session is ended at the server."""
+        self.server.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            f" WHERE datname = '{self.database}' AND pid <> pg_backend_pid()"
+        )
+        return self.open()
 
     def close(self) -> None:
         for journal in self.opened:

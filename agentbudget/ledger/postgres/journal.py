@@ -1,14 +1,14 @@
-"""The journal on PostgreSQL: the same two ports as on SQLite.
+"""The journal on PostgreSQL: the same two ports as on SQLite, and shards.
 
-Writing has one session, reading another. The writing session also holds the locks of its shards, so a lost session that
-comes back first waits for its predecessor's end at the server: then a commit whose outcome nobody knows is decided.
+Writing has one session, reading another. A session that takes the place of a lost one first waits for its end at the server:
+then a commit whose outcome nobody knew is decided.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import astuple
@@ -22,11 +22,11 @@ from agentbudget.ledger.loading import FORKED, digest, fenced
 from agentbudget.ledger.postgres import statements as sql
 from agentbudget.ledger.postgres.database import RECONNECT_SECONDS, PostgresDatabase
 from agentbudget.ledger.postgres.line import Line, Lost, Refused
-from agentbudget.ledger.postgres.locks import ShardLocks
+from agentbudget.ledger.postgres.lock import Mode, OwnerLock
 from agentbudget.ledger.postgres.reader import PostgresReader
 from agentbudget.ledger.postgres.schema import prepare
 from agentbudget.ledger.postgres.values import BYTEA, INT8, TEXT, Array, Parameter, copied
-from agentbudget.ledger.shards import ALL_SHARDS, shard_of, shards_ok
+from agentbudget.ledger.shards import SHARDS, shard_of
 from agentbudget.ledger.sql import DENIALS_KEPT, SqlArchive
 
 COPY_FROM: Final = 1_000
@@ -42,18 +42,23 @@ class PostgresArchive:
     def __init__(self, database: PostgresDatabase) -> None:
         self._reader = PostgresReader(database)
         self._shared = SqlArchive(self._reader)
-        self.customers, self.load = self._shared.customers, self._shared.load
-        self.close = self._shared.close
 
     @classmethod
     def open(cls, url: str) -> PostgresArchive:
         """Read a ledger beside whoever writes it, also on a standby; raises ``OwnerUnavailable`` when there is none."""
         archive = cls(PostgresDatabase.of_url(url))
-        archive._reader.rows(sql.OWNERS, (Array(INT8, ()),))
+        archive.owners()
         return archive
+
+    def customers(self) -> Iterator[str]:
+        return self._shared.customers()
 
     def entries(self, customer: str, *, after: int = 0) -> Iterator[Sealed]:
         return self._shared.entries(customer, after=after)
+
+    def load(self, customer: str) -> Loaded | None:
+        """See :meth:`SqlArchive.load`."""
+        return self._shared.load(customer)
 
     def find(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Sealed]:
         found: dict[tuple[str, str], Sealed] = {}
@@ -67,84 +72,66 @@ class PostgresArchive:
     def denials(self, customer: str, *, limit: int = 100) -> list[DenialNote]:
         return self._shared.denials(customer, limit=limit)
 
+    def owners(self) -> list[tuple[int, int, str]]:
+        """Shard, epoch and owner of every shard that anybody ever took."""
+        return [(shard, epoch, owner) for shard, epoch, owner in self._reader.rows(sql.OWNERS)]
+
+    def close(self) -> None:
+        self._shared.close()
+
 
 class PostgresJournal:
-    """A writer of a ledger on PostgreSQL, and a reader of it: of the whole ledger, or of some of its shards.
+    """A writer of a ledger on PostgreSQL, and a reader of it. See ``shards.ShardedStore``: :meth:`claim` owns all of it, alone;
+    :meth:`take` some shards of it, beside other owners. Safe for many threads."""
 
-    Open it with :meth:`open`, then :meth:`claim`. Safe for many threads.
-    """
-
-    def __init__(
-        self, database: PostgresDatabase, *, writes: bool, shards: Iterable[int], take_over: bool, clock: Clock
-    ) -> None:
+    def __init__(self, database: PostgresDatabase, *, writes: bool, clock: Clock) -> None:
         self._database, self._writes, self._clock = database, writes, clock
-        self._take_over = take_over
         self._archive = PostgresArchive(database)
-        self.customers, self.entries, self.denials = (
-            self._archive.customers,
-            self._archive.entries,
-            self._archive.denials,
-        )
-        self._shards = shards_ok(shards)
+        self._epochs: dict[int, int] = {}
         self._line: Line | None = None
+        self._lock: OwnerLock | None = None
         self._ghost = 0  # the server's process of a session that was lost; what it was doing may still be done
-        self._epoch, self._pid, self._closed = 0, os.getpid(), False
+        self._pid, self._closed = os.getpid(), False
         self._mutex = threading.RLock()
         in_forked_child(self._leave_to_parent)
 
     @classmethod
-    def open(
-        cls,
-        url: str,
-        *,
-        read_only: bool = False,
-        shards: Iterable[int] = ALL_SHARDS,
-        take_over: bool = False,
-        clock: Clock | None = None,
-    ) -> PostgresJournal:
+    def open(cls, url: str, *, read_only: bool = False, clock: Clock | None = None) -> PostgresJournal:
         """Open ``postgresql+psycopg://user@host/database``, making or migrating the ledger when it is ours to write.
 
-        ``shards``: what :meth:`claim` will own.  ``take_over``: do not yield to an owner that lives; ``claim`` then ends its
-        session. Only for a host that knows that there must be no other (a Ray actor that was started again).
-        Raises ``OwnerUnavailable`` (another writer, named; unreachable; no access; unknown schema) or ``InvalidRequest``.
+        Raises ``OwnerUnavailable`` (unreachable; read-only; no access; unknown schema) or ``InvalidRequest`` (the URL).
         """
-        database = PostgresDatabase.of_url(url)
-        journal = cls(database, writes=not read_only, shards=shards, take_over=take_over, clock=clock or SystemClock())
+        journal = cls(PostgresDatabase.of_url(url), writes=not read_only, clock=clock or SystemClock())
         try:
             if not read_only:
                 journal._begin()
-            journal._archive._reader.rows(sql.OWNERS, (Array(INT8, ()),))
+            journal._archive.owners()
         except BaseException:
             journal.close()
             raise
         return journal
 
-    @property
-    def shards(self) -> tuple[int, ...]:
-        """The shards that this journal owns, or will when it claims."""
-        return self._shards
-
     def claim(self, owner: str) -> int:
-        """Become the owner of the shards: the new epoch. Fences every earlier owner of any of them."""
+        """Become the owner of the whole ledger: the new epoch. Raises ``OwnerUnavailable`` naming who has it open for writing,
+        if somebody has."""
         with self._mutex:
-            return self._claim(self._shards, owner)
+            return self._claim("alone", owner, range(SHARDS))
 
-    def hold(self, shards: Iterable[int], owner: str) -> int:
-        """Own exactly these shards from now on: the new epoch. What is given up is free for another owner at once; put its
-        customers away before. Raises ``OwnerUnavailable`` naming who has one of the others (unless ``take_over``)."""
+    def take(self, owner: str, shards: Collection[int]) -> None:
+        """Become the owner of these shards too: a new epoch, which fences whoever had them. Raises ``OwnerUnavailable`` naming
+        who has the whole ledger open for writing, if somebody has."""
         with self._mutex:
-            wanted, had = shards_ok(shards), self._shards
-            line = self._usable()
-            try:
-                locks = ShardLocks(line, self._database.name)
-                if not self._take_over:
-                    locks.take(set(wanted) - set(had))
-                epoch = self._claim(wanted, owner)
-                self._shards = wanted
-                locks.give(set(had) - set(wanted))
-            except BaseException as error:
-                raise self._undone(error) from None
-            return epoch
+            self._claim("together", owner, sorted(set(shards)))
+
+    def give_up(self, shards: Collection[int]) -> None:
+        """Forget that these were taken; nothing of them is written through this journal any more."""
+        with self._mutex:
+            for shard in shards:
+                self._epochs.pop(shard, None)
+
+    def owners(self) -> dict[int, str]:
+        """By shard, the name under which it was taken last; shards that nobody ever took are left out."""
+        return {shard: owner for shard, _, owner in self._archive.owners()}
 
     def commit(self, batch: Batch) -> None:
         """Make a batch durable, or nothing of it. After an exception the caller does not know which: it loads again."""
@@ -152,7 +139,7 @@ class PostgresJournal:
             line = self._usable()
             try:
                 if not (batch.entries or batch.snapshots or batch.denials):
-                    self._require_all(len(line.run(sql.STILL_OWNED, (self._array(self._shards), self._epoch))))
+                    self._require_all(line)
                 elif len(batch.entries) < COPY_FROM:
                     self._append(line, batch, *_tables(batch))
                 else:
@@ -169,6 +156,15 @@ class PostgresJournal:
         self._settle()
         return self._archive.load(customer)
 
+    def customers(self) -> Iterator[str]:
+        return self._archive.customers()
+
+    def entries(self, customer: str, *, after: int = 0) -> Iterator[Sealed]:
+        return self._archive.entries(customer, after=after)
+
+    def denials(self, customer: str, *, limit: int = 100) -> list[DenialNote]:
+        return self._archive.denials(customer, limit=limit)
+
     def close(self) -> None:
         """Give the ledger up. In a forked child only the child's own copies are let go."""
         if os.getpid() != self._pid:
@@ -177,23 +173,22 @@ class PostgresJournal:
             self._closed = True
             self._archive.close()
             if self._line is not None:
-                self._line.close()  # and with it the locks: nobody else may write before
+                self._line.close()  # and with it the lock: nobody else may write before
                 self._line = None
 
     # --- sessions ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Connect, bring the schema up to date and take the locks, so that what is wrong is said now."""
+        """Connect and bring the schema up to date, so that what is wrong is said now."""
         try:
             line = self._line = self._database.line(writes=True)
+            self._lock = OwnerLock(line, self._database.name)
             prepare(line, self._database)
-            if not self._take_over:
-                ShardLocks(line, self._database.name).take(self._shards)
         except (Lost, Refused) as error:
             raise self._database.failure(error) from None
 
     def _usable(self) -> Line:
-        """The writing session, or a new one in the place of a lost one: with its locks, and only if this is still the owner."""
+        """The writing session, or a new one in the place of a lost one."""
         if os.getpid() != self._pid:
             raise OwnerUnavailable(*FORKED)
         if self._closed:
@@ -211,22 +206,25 @@ class PostgresJournal:
         return self._line
 
     def _new_line(self) -> Line:
+        """A session that goes on where the lost one ended: after it, and with its lock."""
         line = self._database.line_within(RECONNECT_SECONDS, writes=True)
         try:
-            locks = ShardLocks(line, self._database.name)
-            locks.retake(self._shards, self._ghost, lambda: self._require_owned(line))
-            self._require_owned(line)
+            lock, mode = OwnerLock(line, self._database.name), self._lock.mode if self._lock is not None else None
+            if self._ghost:
+                lock.end_ghost(self._ghost)
+            if mode is not None:
+                self._retake(line, lock, mode)
+            self._lock = lock
         except BaseException:
             line.close()
             raise
         return line
 
-    def _require_owned(self, line: Line) -> None:
-        """Raises the fence's words when another owner has claimed a shard since this one did."""
-        if self._epoch:
-            for _, epoch, owner in line.run(sql.OWNERS, (self._array(self._shards),)):
-                if epoch != self._epoch:
-                    raise fenced(self._epoch, owner)
+    def _retake(self, line: Line, lock: OwnerLock, mode: Mode) -> None:
+        try:
+            lock.take(mode)
+        except OwnerUnavailable as taken:  # by our successor, if it has claimed already
+            raise (self._successor(line, self._epochs) or taken) from None
 
     def _settle(self) -> None:
         """Before this owner reads what to go on from: a session that was lost in the middle of a commit must have ended."""
@@ -239,14 +237,7 @@ class PostgresJournal:
     def _undone(self, error: BaseException) -> BaseException:
         """End the transaction, and say what happened. A session that cannot, or was interrupted, is replaced."""
         line = self._line
-        try:
-            if line is not None and line.is_open and isinstance(error, Exception):
-                if line.is_in_transaction:
-                    line.script("ROLLBACK")
-                return self._database.failure(error) if isinstance(error, Refused | Lost) else error
-        except (Lost, Refused):
-            pass  # the session is dropped below; the first error is the one to tell
-        if line is not None:
+        if line is not None and not (isinstance(error, Exception) and _is_rolled_back(line)):
             self._drop(line)
         return self._database.failure(error) if isinstance(error, Refused | Lost) else error
 
@@ -260,79 +251,107 @@ class PostgresJournal:
             self._line.leave_to_parent()
         self._line, self._mutex = None, threading.RLock()
 
-    # --- transactions --------------------------------------------------------------------------------------------------
+    # --- owning --------------------------------------------------------------------------------------------------------
 
-    def _claim(self, shards: Sequence[int], owner: str) -> int:
+    def _claim(self, mode: Mode, owner: str, shards: Sequence[int]) -> int:
         line = self._usable()
-        locks = ShardLocks(line, self._database.name)
+        lock = self._lock
+        assert lock is not None  # it came with the line
         try:
-            if self._take_over:
-                locks.end_holders(shards)  # one that hangs in a transaction would let the claim wait
-            line.script(sql.BEGIN_CLAIM)
-            rows = line.run(sql.CLAIM, (self._array(shards), owner, self._clock.now_us()))
-            line.run(sql.TRIM_DENIALS, (DENIALS_KEPT,))
-            line.script("COMMIT")
-            self._epoch = int(rows[0][0]) if rows else 0
-            if self._take_over:
-                locks.take_over(shards)
+            lock.take(mode)
+            try:
+                rows = self._claimed(line, owner, shards)
+            except Refused as error:
+                if error.state != sql.LOCKED:
+                    raise
+                line.script("ROLLBACK")
+                lock.end_stuck()
+                rows = self._claimed(line, owner, shards)
         except BaseException as error:
             raise self._undone(error) from None
-        return self._epoch
+        self._epochs.update(rows)
+        return max(self._epochs.values(), default=0)
+
+    def _claimed(self, line: Line, owner: str, shards: Sequence[int]) -> list[tuple[int, int]]:
+        line.script(sql.BEGIN_CLAIM)
+        rows = line.run(sql.CLAIM, (Array(INT8, shards), owner, self._clock.now_us()))
+        line.run(sql.TRIM_DENIALS, (DENIALS_KEPT,))
+        line.script("COMMIT")
+        return [(shard, epoch) for shard, epoch in rows]
+
+    def _require_all(self, line: Line) -> None:
+        if not self._epochs:
+            raise fenced(0, "")
+        held = line.run(sql.STILL_OWNED, _pairs(self._epochs))
+        if len(held) != len(self._epochs):
+            raise self._fenced(line, self._epochs)
+
+    def _successor(self, line: Line, epochs: Mapping[int, int]) -> OwnerUnavailable | None:
+        """The fence's words if one of these shards is another's."""
+        for shard, epoch, owner in line.run(sql.OWNERS):
+            if epochs.get(shard, epoch) != epoch:
+                return fenced(epochs[shard], owner)
+        return None
+
+    def _fenced(self, line: Line, epochs: Mapping[int, int]) -> OwnerUnavailable:
+        return self._successor(line, epochs) or fenced(max(epochs.values()), "")
+
+    # --- transactions --------------------------------------------------------------------------------------------------
 
     def _append(self, line: Line, batch: Batch, *tables: str) -> None:
-        shards = self._shards_of(batch)
-        parameters: list[Parameter] = [self._array(shards), self._epoch, len(shards)]
+        epochs = self._epochs_of(batch)
+        parameters: list[Parameter] = [*_pairs(epochs), len(epochs)]
         for table in tables:
-            parameters += _columns(table, _rows(table, batch))
+            parameters += _columns(table, _rows(table, batch, epochs))
         ((held,),) = line.run(sql.append(*tables), parameters)
-        if held != len(shards):
-            self._refuse(line)
+        if held != len(epochs):
+            raise self._fenced(line, epochs)
 
     def _copy(self, line: Line, batch: Batch) -> None:
-        shards = self._shards_of(batch)
-        data = copied(batch.entries, self._epoch)
-        begin = sql.BEGIN_FENCED.format(shards=",".join(map(str, shards)), epoch=self._epoch)
-        if len(line.script(begin)) != len(shards):
-            line.script("ROLLBACK")
-            self._refuse(line)
+        epochs = self._epochs_of(batch)
+        data = copied(batch.entries, epochs)
+        line.script("BEGIN")
+        if len(line.run(sql.FENCE, _pairs(epochs))) != len(epochs):
+            raise self._fenced(line, epochs)
         line.copy(sql.COPY_ENTRIES, (data,))
         tables = [table for table in _tables(batch) if table != "entries"]
         if tables:
             self._append(line, batch, *tables)
         line.script("COMMIT")
 
-    def _shards_of(self, batch: Batch) -> list[int]:
+    def _epochs_of(self, batch: Batch) -> dict[int, int]:
+        """The epoch of each shard that the batch touches. Raises ``OwnerUnavailable`` when this owner never took one."""
         customers = {one.customer for part in (batch.entries, batch.snapshots, batch.denials) for one in part}
-        shards = {shard_of(customer) for customer in customers}
-        others = shards.difference(self._shards)
-        if others:
-            numbers = ", ".join(map(str, sorted(others)))
-            raise OwnerUnavailable(f"this owner does not have shard {numbers}", "", "send the commands to its owner")
-        return sorted(shards)
+        try:
+            return {shard: self._epochs[shard] for shard in map(shard_of, customers)}
+        except KeyError:
+            raise fenced(0, "") from None
 
-    def _require_all(self, held: int) -> None:
-        if held != len(self._shards) or not self._epoch:
-            assert self._line is not None  # it just answered
-            self._refuse(self._line)
 
-    def _refuse(self, line: Line) -> None:
-        """Raise the fence's words: the epoch of one of our shards is another's."""
-        owners = line.run(sql.OWNERS, (self._array(self._shards),))
-        raise fenced(self._epoch, next((owner for _, epoch, owner in owners if epoch != self._epoch), ""))
+def _is_rolled_back(line: Line) -> bool:
+    try:
+        if line.is_open and line.is_in_transaction:
+            line.script("ROLLBACK")
+    except (Lost, Refused):
+        return False
+    return line.is_open
 
-    @staticmethod
-    def _array(shards: Sequence[int]) -> Array:
-        return Array(INT8, shards)
+
+def _pairs(epochs: Mapping[int, int]) -> tuple[Array, Array]:
+    return Array(INT8, list(epochs)), Array(INT8, list(epochs.values()))
 
 
 def _tables(batch: Batch) -> list[str]:
     return [name for name in ("entries", "snapshots", "denials") if getattr(batch, name)]
 
 
-def _rows(table: str, batch: Batch) -> list[tuple[Any, ...]]:
+def _rows(table: str, batch: Batch, epochs: Mapping[int, int]) -> list[tuple[Any, ...]]:
     match table:
         case "entries":
-            return [(one.customer, one.seq, one.key, one.record, one.hash) for one in batch.entries]
+            return [
+                (one.customer, one.seq, epochs[shard_of(one.customer)], one.key, one.record, one.hash)
+                for one in batch.entries
+            ]
         case "snapshots":  # the last one of a customer: a statement cannot replace a row twice
             last = {one.customer: one for one in batch.snapshots}
             return [(*astuple(one), digest(one)) for one in last.values()]

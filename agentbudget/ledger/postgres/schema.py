@@ -7,6 +7,7 @@ from agentbudget.ledger.migrations import HEAD, known
 from agentbudget.ledger.postgres import statements as sql
 from agentbudget.ledger.postgres.database import CONNECT_SECONDS, READ_ONLY, PostgresDatabase
 from agentbudget.ledger.postgres.line import Line, Lost, Refused
+from agentbudget.ledger.postgres.lock import OwnerLock
 
 
 def recorded(line: Line) -> str | None:
@@ -53,3 +54,21 @@ def upgrade(database: PostgresDatabase) -> None:
     except psycopg.Error as error:
         state, said = error.sqlstate or "", error.diag.message_primary or str(error)
         raise database.failure(Refused(state, said) if state else Lost(said)) from None
+
+
+def migrate(url: str) -> str | None:
+    """Bring a ledger to the schema of this version; the revision it had. Whoever has it open for writing must stop first,
+    unless there is nothing to do. Raises ``OwnerUnavailable``."""
+    database = PostgresDatabase.of_url(url)
+    try:
+        line = database.line(writes=True)
+        try:
+            before = recorded(line)
+            if before not in (None, HEAD):
+                OwnerLock(line, database.name).take("alone")
+            prepare(line, database)
+        finally:
+            line.close()
+    except (Lost, Refused) as error:
+        raise database.failure(error) from None
+    return before

@@ -39,62 +39,63 @@ WHAT_IS_THERE: Final = (
     f" WHERE relnamespace = to_regnamespace('{SCHEMA}') AND relkind = 'r')"
 )
 
-# (shards) -> (shard): lock shards for this session; those that another session has.
-LOCK_SHARDS: Final = (
-    "SELECT shard FROM unnest($1::bigint[]) AS wanted (shard)"
-    " WHERE NOT pg_try_advisory_lock('owners'::regclass::oid::bigint::bit(32)::int, shard::int)"
-)
-
-# (shards): give locks of this session up.
-UNLOCK_SHARDS: Final = (
-    "SELECT pg_advisory_unlock('owners'::regclass::oid::bigint::bit(32)::int, shard::int)"
-    " FROM unnest($1::bigint[]) AS given (shard)"
-)
+# The lock of those who write, told from other ledgers' by the table's own number.
+_KEY: Final = "'owners'::regclass::oid::bigint::bit(32)::int, 0"
+LOCK_ALONE: Final = f"SELECT pg_try_advisory_lock({_KEY})"
+LOCK_TOGETHER: Final = f"SELECT pg_try_advisory_lock_shared({_KEY})"
+UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
 
 _HOLDERS: Final = (
     "FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.pid <> pg_backend_pid()"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND l.classid = 'owners'::regclass::oid AND l.objid::bigint = ANY($1::bigint[])"
+    " AND l.classid = 'owners'::regclass::oid AND l.objid = 0"
 )
 
-# (shards) -> (backend, name, since): the sessions that have these shards locked.
+# () -> (backend, name, since): the other sessions that have the lock.
 HOLDERS: Final = (
-    "SELECT DISTINCT l.pid::bigint, coalesce(a.application_name, ''),"
+    "SELECT l.pid::bigint, coalesce(a.application_name, ''),"
     " to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"+00:00\"') " + _HOLDERS
 )
 
-# (backends): end sessions; waits up to two seconds for each.
-END_SESSIONS: Final = "SELECT pg_terminate_backend(pid::int, 2000) FROM unnest($1::bigint[]) AS old (pid)"
+# (backend) -> (has ended): end a session that has the lock; waits for it for two seconds.
+END_GHOST: Final = f"SELECT pg_terminate_backend(l.pid, 2000) {_HOLDERS} AND l.pid = $1"
 
-# (shards) -> (shard, epoch, owner): who owns these shards.
-OWNERS: Final = "SELECT shard, epoch, owner FROM owners WHERE shard = ANY($1::bigint[]) ORDER BY shard"
+# () -> (has ended): the same for all that are in a transaction for more than a second.
+END_STUCK: Final = (
+    f"SELECT pg_terminate_backend(l.pid, 2000) {_HOLDERS} AND a.xact_start < clock_timestamp() - interval '1 second'"
+)
 
-# One claim at a time, so that two never come to the same epoch.
-BEGIN_CLAIM: Final = "BEGIN; SELECT pg_advisory_xact_lock('owners'::regclass::oid::bigint)"
+# () -> (shard, epoch, owner): who owns the shards that anybody ever took.
+OWNERS: Final = "SELECT shard, epoch, owner FROM owners ORDER BY shard"
 
-# (shards, owner, since_us) -> (epoch): become the owner of the shards, with an epoch above every other.
+# One claim at a time, so that two never come to the same epoch; it waits for transactions of the shards' owners, shortly.
+BEGIN_CLAIM: Final = (
+    "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT pg_advisory_xact_lock('owners'::regclass::oid::bigint)"
+)
+LOCKED: Final = "55P03"
+
+# (shards, owner, since_us) -> (shard, epoch): become the owner of the shards, with an epoch above every other.
 CLAIM: Final = (
     "INSERT INTO owners (shard, epoch, owner, since_us)"
     " SELECT shard, (SELECT coalesce(max(epoch), 0) + 1 FROM owners), $2, $3"
     " FROM unnest($1::bigint[]) AS mine (shard) ORDER BY shard"
     " ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner, since_us = excluded.since_us"
-    " RETURNING epoch"
+    " RETURNING shard, epoch"
 )
 
 # (kept): drop all but about that many of the newest denials.
 TRIM_DENIALS: Final = "DELETE FROM denials WHERE id <= (SELECT max(id) FROM denials) - $1"
 
-# (shards, epoch) -> (shard): the shards that this owner still has.
-STILL_OWNED: Final = "SELECT shard FROM owners WHERE shard = ANY($1::bigint[]) AND epoch = $2"
-
-# The fence of a transaction: locks the rows, so that a claim waits for the transaction or refuses it. (shards, epoch)
-_FENCE: Final = STILL_OWNED + " ORDER BY shard FOR SHARE"
-
-# The same for a transaction of several statements, in the message that begins it: braces are for ``str.format``.
-BEGIN_FENCED: Final = (
-    "BEGIN; SELECT shard FROM owners WHERE shard = ANY('{{{shards}}}') AND epoch = {epoch} ORDER BY shard FOR SHARE"
+# (shards, epochs) -> (shard): the shards that this owner still has.
+STILL_OWNED: Final = (
+    "SELECT o.shard FROM unnest($1::bigint[], $2::bigint[]) AS mine (shard, epoch)"
+    " JOIN owners AS o ON o.shard = mine.shard AND o.epoch = mine.epoch"
 )
+
+# The fence of a transaction, with the same parameters: it locks the rows, so that a claim waits for the transaction, or the
+# transaction for the claim and then finds another epoch.
+FENCE: Final = STILL_OWNED + " ORDER BY o.shard FOR SHARE OF o"
 
 COPY_ENTRIES: Final = "COPY entries (customer, seq, epoch, key, record, hash) FROM STDIN (FORMAT binary)"
 
@@ -106,9 +107,9 @@ FIND: Final = (
 
 _PARTS: Final = {
     "entries": (
-        ("customer text", "seq bigint", "key text", "record bytea", "hash text"),
+        ("customer text", "seq bigint", "epoch bigint", "key text", "record bytea", "hash text"),
         "INSERT INTO entries (customer, seq, epoch, key, record, hash)"
-        " SELECT customer, seq, $2, key, record, hash FROM {rows}",
+        " SELECT customer, seq, epoch, key, record, hash FROM {rows}",
     ),
     "snapshots": (
         ("customer text", "seq bigint", "head text", "format bigint", "state bytea", "sha256 text"),
@@ -131,9 +132,9 @@ COLUMNS: Final = {table: tuple(column.split()[1] for column in columns) for tabl
 
 @lru_cache(maxsize=8)
 def append(*tables: str) -> str:
-    """(shards, epoch, number of shards, then an array for each column of each table) -> (shards still owned): write to
+    """(shards, epochs, number of shards, then an array for each column of each table) -> (shards still owned): write to
     these tables in one fenced statement, all or nothing."""
-    at, parts = 4, [f"fence AS MATERIALIZED ({_FENCE})", "held AS MATERIALIZED (SELECT count(*) AS shards FROM fence)"]
+    at, parts = 4, [f"fence AS MATERIALIZED ({FENCE})", "held AS MATERIALIZED (SELECT count(*) AS shards FROM fence)"]
     for table in tables:
         columns, insert = _PARTS[table]
         arrays = ", ".join(f"${at + n}::{column.split()[1]}[]" for n, column in enumerate(columns))

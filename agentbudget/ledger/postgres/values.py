@@ -5,13 +5,14 @@ Text and bytes travel as they are, so a record's bytes are the same on both side
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
 from psycopg import pq
 
 from agentbudget.ledger.entry import Sealed
+from agentbudget.ledger.shards import shard_of
 
 INT8: Final = 20
 INT4: Final = 23
@@ -84,12 +85,13 @@ def _packed_array(array: Array) -> bytes:
     return head + b"".join([_NULL if item is None else length(len(item)) + item for item in items])
 
 
-def copied(entries: Iterable[Sealed], epoch: int) -> bytes:
-    """Entries as the data of ``COPY entries (customer, seq, epoch, key, record, hash) FROM STDIN (FORMAT binary)``."""
+def copied(entries: Iterable[Sealed], epochs: Mapping[int, int]) -> bytes:
+    """Entries, with the epoch of each one's shard, as the data of ``statements.COPY_ENTRIES``."""
     row, middle, length = _ROW.pack, _MIDDLE.pack, _LENGTH.pack
     parts = [COPY_HEAD]
     add = parts.extend
     for entry in entries:
+        epoch = epochs[shard_of(entry.customer)]
         customer, record, hash = entry.customer.encode(), entry.record, entry.hash.encode()
         if entry.key is None:
             between = middle(8, entry.seq, 8, epoch, -1)
