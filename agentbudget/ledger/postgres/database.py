@@ -86,7 +86,8 @@ class PostgresDatabase:
         try:
             stated = conninfo.conninfo_to_dict("postgresql://" + url.removeprefix(scheme))
         except Error as error:
-            raise InvalidRequest(f"the PostgreSQL URL cannot be read ({error})", "ledger") from None
+            what = str(error).partition('"')[0].strip(" :")  # behind it stands the URL
+            raise InvalidRequest(f"the PostgreSQL URL cannot be read ({what})", "ledger") from None
         if not stated.get("dbname"):
             raise InvalidRequest("the PostgreSQL URL names no database: end it in /database", "ledger")
         settings: dict[str, Any] = {
