@@ -6,7 +6,7 @@ move and two owners that both believe themselves alive all end the same way: the
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Protocol, runtime_checkable
@@ -29,9 +29,10 @@ class ShardedStore(Store, Protocol):
     :meth:`take` instead. ``commit`` checks, in its transaction, the epoch of every shard that the batch touches (an empty
     batch: of every shard that was taken), and refuses it whole with ``fenced`` when one of them is another's."""
 
-    def take(self, owner: str, shards: Collection[int]) -> None:
-        """Become the owner of these as well: each gets a new epoch, which fences whoever had it. Raises
-        ``OwnerUnavailable``."""
+    def take(self, owner: str, shards: Collection[int], seen: Mapping[int, str] | None = None) -> Collection[int]:
+        """Become the owner of these as well: each gets a new epoch, which fences whoever had it. Where ``seen`` is given, a shard
+        is left alone when its owner is not any more who it was there (absent: nobody), in one step with looking, so that of two
+        who saw the same only one takes it. The shards that were taken. Raises ``OwnerUnavailable``."""
         ...
 
     def give_up(self, shards: Collection[int]) -> None:

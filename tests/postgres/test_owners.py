@@ -151,6 +151,27 @@ def test_nobody_is_alone_beside_owners_of_shards_and_they_do_not_join_one_who_is
         owner_of(place, "part", [1])
 
 
+def test_a_shard_is_taken_only_as_it_was_seen_so_that_of_two_who_look_at_once_one_gets_it(place: PostgresPlace) -> None:
+    journals = [owner_of(place, f"owner {n}", []) for n in range(4)]
+    owner_of(place, "somebody", [7])
+    seen, taken = {7: "somebody"}, dict[int, list[int]]()
+    barrier = threading.Barrier(len(journals))
+
+    def take(number: int) -> None:
+        barrier.wait()
+        taken[number] = sorted(journals[number].take(f"owner {number}", [7, 9], seen))
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(len(journals))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken.values()) == [[], [], [], [7, 9]]
+    winner = next(number for number, shards in taken.items() if shards)
+    assert journals[0].owners() == {7: f"owner {winner}", 9: f"owner {winner}"}
+    journals[winner].commit(Batch())
+
+
 def test_a_shard_that_was_not_taken_cannot_be_written(place: PostgresPlace) -> None:
     journal = owner_of(place, "one", [3])
     for shards in ((4,), (3, 4)):

@@ -115,13 +115,14 @@ class PostgresJournal:
         """Become the owner of the whole ledger: the new epoch. Raises ``OwnerUnavailable`` naming who has it open for writing,
         if somebody has."""
         with self._mutex:
-            return self._claim("alone", owner, range(SHARDS))
+            return max(self._claim("alone", owner, range(SHARDS), None).values())
 
-    def take(self, owner: str, shards: Collection[int]) -> None:
-        """Become the owner of these shards too: a new epoch, which fences whoever had them. Raises ``OwnerUnavailable`` naming
-        who has the whole ledger open for writing, if somebody has."""
+    def take(self, owner: str, shards: Collection[int], seen: Mapping[int, str] | None = None) -> Collection[int]:
+        """Become the owner of these shards too: a new epoch, which fences whoever had them. Where ``seen`` is given, only of
+        those whose owner is still who it was there (absent: nobody). The shards that were taken. Raises ``OwnerUnavailable``
+        naming who has the whole ledger open for writing, if somebody has."""
         with self._mutex:
-            self._claim("together", owner, sorted(set(shards)))
+            return list(self._claim("together", owner, sorted(set(shards)), seen))
 
     def give_up(self, shards: Collection[int]) -> None:
         """Forget that these were taken; nothing of them is written through this journal any more."""
@@ -253,31 +254,35 @@ class PostgresJournal:
 
     # --- owning --------------------------------------------------------------------------------------------------------
 
-    def _claim(self, mode: Mode, owner: str, shards: Sequence[int]) -> int:
+    def _claim(self, mode: Mode, owner: str, shards: Sequence[int], seen: Mapping[int, str] | None) -> dict[int, int]:
+        """The epoch of each shard that was taken."""
         line = self._usable()
         lock = self._lock
         assert lock is not None  # it came with the line
         try:
             lock.take(mode)
             try:
-                rows = self._claimed(line, owner, shards)
+                taken = self._claimed(line, owner, shards, seen)
             except Refused as error:
                 if error.state != sql.LOCKED:
                     raise
                 line.script("ROLLBACK")
                 lock.end_stuck()
-                rows = self._claimed(line, owner, shards)
+                taken = self._claimed(line, owner, shards, seen)
         except BaseException as error:
             raise self._undone(error) from None
-        self._epochs.update(rows)
-        return max(self._epochs.values(), default=0)
+        self._epochs.update(taken)
+        return taken
 
-    def _claimed(self, line: Line, owner: str, shards: Sequence[int]) -> list[tuple[int, int]]:
+    def _claimed(self, line: Line, owner: str, shards: Sequence[int], seen: Mapping[int, str] | None) -> dict[int, int]:
         line.script(sql.BEGIN_CLAIM)
+        if seen is not None:  # nobody else claims until this transaction ends
+            now = {shard: name for shard, _, name in line.run(sql.OWNERS)}
+            shards = [shard for shard in shards if now.get(shard) == seen.get(shard)]
         rows = line.run(sql.CLAIM, (Array(INT8, shards), owner, self._clock.now_us()))
         line.run(sql.TRIM_DENIALS, (DENIALS_KEPT,))
         line.script("COMMIT")
-        return [(shard, epoch) for shard, epoch in rows]
+        return dict(rows)
 
     def _require_all(self, line: Line) -> None:
         if not self._epochs:
