@@ -16,6 +16,7 @@ import pytest
 
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger import Batch, Sealed, verify_ledger
+from agentbudget.ledger.postgres import statements
 from agentbudget.ledger.postgres.journal import COPY_FROM, PostgresJournal
 from agentbudget.ledger.shards import SHARDS, ShardedStore, shard_of
 from agentbudget.testing import sample_chain
@@ -233,6 +234,40 @@ def test_split_brain_the_old_owners_next_commit_is_refused(place: PostgresPlace,
     assert list(new.entries("acme")) == chain[:1]
     new.commit(Batch(entries=chain[1:]))
     assert list(new.entries("acme")) == chain
+
+
+def test_split_brain_a_takeover_waits_for_the_commit_that_is_under_way_and_then_sees_it(
+    place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old owner's statement has passed the fence and is held up behind it. Could it end after the takeover, the new owner
+    would go on from an older state than the ledger's."""
+    monkeypatch.setattr(statements, "BEGIN_CLAIM", statements.BEGIN_CLAIM.replace("'1s'", "'60s'"))
+    old, new = owner_of(place, "old"), owner_of(place, "new", [])
+    first, second = sample_chain("acme", 2)
+    old.commit(Batch(entries=[first]))
+    with place.server.connect(place.database) as other:
+        other.autocommit = False
+        other.execute(
+            "INSERT INTO agentbudget.entries VALUES ('acme', 2, 0, NULL, '', '')"
+        )  # undecided: is seq 2 taken?
+        committing = threading.Thread(target=old.commit, args=(Batch(entries=[second]),))
+        taking = threading.Thread(target=new.take, args=("new", ALL))
+        for number, thread in enumerate((committing, taking), 1):
+            thread.start()
+            wait_until_blocked(place, number, thread)
+        other.rollback()
+    committing.join()
+    taking.join()
+    assert list(new.entries("acme")) == [first, second]
+    with pytest.raises(OwnerUnavailable, match=FENCED):
+        old.commit(Batch(entries=sample_chain("acme", 1, after=second)))
+
+
+def wait_until_blocked(place: PostgresPlace, number: int, thread: threading.Thread) -> None:
+    """Until so many sessions of the database wait for a lock, the last of them this thread's."""
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{place.database}' AND wait_event_type = 'Lock'"
+    while place.server.sql(waiting)[0][0] < number:
+        assert thread.is_alive(), "it waited for nobody"
 
 
 def test_L3_L7_split_brain_two_owners_that_go_on_writing_never_fork_an_entry(place: PostgresPlace) -> None:
