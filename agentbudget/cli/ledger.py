@@ -14,14 +14,14 @@ import msgspec
 import typer
 
 from agentbudget.cli.answer import Answer, answers
-from agentbudget.cli.failures import DONE, INTEGRITY
-from agentbudget.cli.options import JsonOption, LedgerOption, archive, ledger_url
+from agentbudget.cli.failures import DONE, INTEGRITY, UNAVAILABLE
+from agentbudget.cli.options import CatalogOption, JsonOption, LedgerOption, archive, ledger_url, writer
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from agentbudget.ledger.chain import Anchor
 
-app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, export, import, migrate, move.")
+app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, recover, export, import, migrate, move.")
 
 
 @app.command("verify")
@@ -74,6 +74,36 @@ def reconcile(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answe
     made = table(title, columns, [tuple(one.values()) for one in found], right=("ledger", "found"))
     data = {"ok": not found, "customers": customers, "differences": found}
     return Answer(data, lambda console: console.print(made if found else title), INTEGRITY if found else DONE)
+
+
+@app.command("recover")
+@answers
+def recover(
+    orderly_shutdown: Annotated[
+        bool,
+        typer.Option(
+            "--orderly-shutdown",
+            help="The machine was shut down in order before its last start: older files are whole.",
+        ),
+    ] = False,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Book what killed processes of this machine had not reported, also what was set aside before. It happens by itself; this
+    says what is left, and why."""
+    from agentbudget.cli.data import to_data
+    from agentbudget.cli.tables import pairs
+
+    with writer(ledger, catalog) as runtime:
+        done = runtime.ledger.recover(orderly_shutdown=orderly_shutdown)
+    left = [*(f"{name}: {why}" for name, why in zip(done.waiting, done.why_waiting, strict=True)), *done.words]
+    counts = ("spools", "leases", "reported", "unknown", "corrected")
+    shown = [(name, getattr(done, name)) for name in counts] + [("waiting", done.waiting), ("set aside", done.damaged)]
+    made = pairs("spools of dead processes", [*shown, *(("why", why) for why in left)])
+    code = INTEGRITY if done.damaged else UNAVAILABLE if done.waiting else DONE
+    data = {"ok": code == DONE, **{name: to_data(value) for name, value in to_data(done).items()}}
+    return Answer(data, lambda console: console.print(made), code)
 
 
 @app.command("export")
@@ -163,10 +193,12 @@ def move(
 
 def _finish_reports(ledger: str | None) -> None:
     """Book what dead processes left in their spools: these stand beside the old ledger, and belong into what is moved."""
-    from agentbudget.cli.options import writer
-
     with writer(ledger) as runtime:
-        runtime.sweep()
+        done = runtime.ledger.recover()
+    left = [*done.waiting, *done.damaged]
+    if left:
+        what = f"killed processes left {', '.join(left)}, which cannot be booked whole"
+        raise InvalidRequest(f"{what}: see `agentbudget ledger recover`, and move these files away to go on", "ledger")
 
 
 def _said(fault: Any) -> str:

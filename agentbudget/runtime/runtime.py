@@ -25,15 +25,9 @@ from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.read_host import ReadHost
+from agentbudget.runtime.recovery import Recovered
 from agentbudget.runtime.settings import Settings, settings_from
-from agentbudget.runtime.sharing import (
-    catalog_of,
-    database_of,
-    document_of,
-    open_spool,
-    recover_all,
-    recover_as_owner,
-)
+from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
 from agentbudget.runtime.state_folder import spool_base
 from agentbudget.runtime.views import to_us
 
@@ -61,6 +55,7 @@ class Runtime:
         self.host, self.clock, self.settings = host, clock, settings
         self._archive, self._catalog = archive, catalog
         self._links: dict[str, Link] = {}
+        self.recovery: Recovery | None = None
         self.holder = None if isinstance(host, ReadHost) else self._as_holder(host, spools)
         self.is_closed = False
         register(self)
@@ -154,8 +149,9 @@ class Runtime:
             return Holder(host, self.clock)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
         host.on_nudge(holder.nudge)
-        recover_all(path, host, holder.id)
-        holder.on_pulse = partial(recover_as_owner, path, host, holder.id)
+        self.recovery = Recovery(path, host, holder.id)
+        self.recovery.run()
+        holder.on_pulse = self.recovery.run_as_owner
         holder.start()
         heard = weakref.WeakMethod(self._published)
         holder.on_beaten = lambda beaten: None if (tell := heard()) is None else tell(beaten)
@@ -242,6 +238,14 @@ class Ledger:
 
         self._runtime.settle_up()
         return verify_ledger(self._archive, anchors)
+
+    def recover(self, *, orderly_shutdown: bool = False) -> Recovered:
+        """Book what dead processes of this machine left, also what could not be booked whole before and was set aside; what is
+        there for the first time is booked by itself. ``orderly_shutdown``: the machine was shut down in order before it was
+        last started, so that files from before are whole (after a power failure their end may be missing)."""
+        if self._runtime.recovery is None:
+            return Recovered()
+        return self._runtime.recovery.again(trust_other_boots=orderly_shutdown)
 
     def reconcile(self) -> list[Difference]:
         """Every difference between the accounts and the entries; empty is right. Ask while nothing is written."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,30 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget import HoldResolved, InvalidRequest, OwnerUnavailable
-from agentbudget.account.commands import (
-    Command,
-    CreateCustomer,
-    Hold,
-    IssueGrant,
-    OpenSession,
-    Read,
-    ReleaseHold,
-    SettleHold,
-)
-from agentbudget.account.decision import BalanceView, Decision, Done, Held, Settled
 from agentbudget.ledger import Store, open_journal
 from agentbudget.ledger.journal import Batch
 from agentbudget.runtime.local_host import LocalHost
 from agentbudget.testing import ManualClock, MemoryJournal
-from tests.crash.linear import Answer, Call, Wallet, is_linearizable
-from tests.crash.setting import CATALOG
+from tests.crash.linear import Call, Wallet, is_linearizable
+from tests.crash.linear_clients import FREE, race
 from tests.scale import Scale
 from tests.summary import Record, publish
 
 CALLS = 200
 """Of one history, over all its clients."""
-AMOUNTS = (1, 2, 3, 5)
 
 
 class Faulty(MemoryJournal):
@@ -63,98 +48,13 @@ def of_faulty(chance: random.Random, folder: Path) -> Store:
     return Faulty(chance)
 
 
-class Client:
-    """Sends random calls, each again with the same key until it is answered, and writes down what it saw."""
-
-    def __init__(self, host: LocalHost, name: int, chance: random.Random) -> None:
-        self._host, self._name, self._chance = host, name, chance
-        self.seen: list[Call] = []
-        self.lost = 0
-
-    def run(self, barrier: threading.Barrier, count: int) -> None:
-        barrier.wait()
-        for n in range(count):
-            self._call(n)
-
-    def _call(self, n: int) -> None:
-        what = self._chance.choices(("hold", "settle", "release", "grant", "read"), (40, 30, 10, 8, 12))[0]
-        step, amount = f"s{self._name}.{n}", self._chance.choice(AMOUNTS)
-        if what in ("settle", "release"):
-            step, amount = self._known(), 1 if what == "settle" else 0
-        sent = time.monotonic_ns()
-        answer = self._answered(self._command(what, step, amount, f"{self._name}.{n}"))
-        self.seen.append(Call(sent, time.monotonic_ns(), what, step, amount, answer))
-
-    def _known(self) -> str:
-        """A step that some client may have held: clients race for the ends of each other's steps."""
-        name = self._chance.randrange(4)
-        return f"s{name}.{self._chance.randrange(CALLS // 4)}"
-
-    @staticmethod
-    def _command(what: str, step: str, amount: int, key: str) -> Command:
-        match what:
-            case "hold":
-                return Hold(step, "run", "tool", amount, tool="search")
-            case "settle":
-                return SettleHold(step, amount)
-            case "release":
-                return ReleaseHold(step)
-            case "grant":
-                return IssueGrant(f"g{key}", amount, key=key)
-        return Read("balance")
-
-    def _answered(self, command: Command) -> Answer:
-        try:
-            answer, lost = insist(self._host, command)
-        except HoldResolved as error:
-            return ("resolved", error.state)
-        except InvalidRequest:
-            return ("unknown",)
-        self.lost += lost
-        return told(answer)
-
-
-def insist(host: LocalHost, command: Command) -> tuple[object, int]:
-    """Send a command until it is answered; the answer, and how many were lost before it."""
-    lost = 0
-    while True:
-        try:
-            return host.ask("acme", command), lost
-        except OwnerUnavailable:
-            lost += 1
-
-
-def told(answer: object) -> Answer:
-    """An answer in the checker's words."""
-    match answer:
-        case Held(amount=amount):
-            return ("held", amount)
-        case Settled(state=state, charged=charged):
-            return (state, charged)
-        case Decision(binding=binding) if binding is not None and binding.kind == "insufficient_credits":
-            return ("refused", binding.remaining.nano)  # type: ignore[union-attr]
-        case BalanceView(available=free, held=held, consumed=used):
-            return ("balance", free, held, used)
-        case Done():
-            return ("granted",)
-    raise AssertionError(f"no such answer was expected: {answer}")
-
-
 def record(store: Store, clients: int, chance: random.Random) -> tuple[list[Call], int]:
     """One history, and how many answers were lost on the way."""
     host = LocalHost(store, ManualClock())
-    commands = (CreateCustomer(CATALOG.terms("prepaid")), IssueGrant("first", 20, key="first"), OpenSession("run"))
-    for command in commands:
-        insist(host, command)
-    agents = [Client(host, n, random.Random(chance.random())) for n in range(clients)]
-    barrier = threading.Barrier(clients)
-    threads = [threading.Thread(target=agent.run, args=(barrier, CALLS // clients)) for agent in agents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    host.close()
-    return [call for agent in agents for call in agent.seen], sum(agent.lost for agent in agents)
+    try:
+        return race([host] * clients, CALLS, chance)
+    finally:
+        host.close()
 
 
 @pytest.mark.timeout(3_600)
@@ -167,7 +67,7 @@ def test_L9_a_serial_order_explains_every_answer(
     reached: Counter[object] = Counter()
     for n in range(scale(50)):
         history, lost = record(make(random.Random(seed + n), tmp_path), clients, random.Random(seed + n))
-        assert is_linearizable(history, Wallet(free=20)), f"seed {seed + n}"
+        assert is_linearizable(history, Wallet(free=FREE)), f"seed {seed + n}"
         figures.update(histories=1, calls=len(history), overlapping=overlapping(history), lost_answers=lost)
         reached.update((call.what, call.answer[0]) for call in history)
     publish(record_property, f"serial orders ({make.__name__[3:]}, {clients} clients)", {**figures, "not found": 0})
@@ -213,7 +113,9 @@ def test_the_checker_refuses_a_lie(lies: list[Call]) -> None:
 
 def test_the_checker_refuses_a_recorded_history_with_one_balance_changed() -> None:
     history, _ = record(MemoryJournal(), 4, random.Random(1))
-    assert is_linearizable(history, Wallet(free=20))
+    assert is_linearizable(history, Wallet(free=FREE))
     n = next(n for n, call in enumerate(history) if call.what == "read")
     changed = (*history[n].answer[:-1], -1)
-    assert not is_linearizable([*history[:n], history[n]._replace(answer=changed), *history[n + 1 :]], Wallet(free=20))
+    assert not is_linearizable(
+        [*history[:n], history[n]._replace(answer=changed), *history[n + 1 :]], Wallet(free=FREE)
+    )

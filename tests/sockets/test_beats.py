@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentbudget.account.commands import Read, SetPaused
+from agentbudget.account.commands import Read
 from agentbudget.clock import SECOND_US
 from agentbudget.runtime import living
 from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.living import Living
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.testing import ManualClock
-from tests.sockets.support import PATIENCE, balance, begin, hold, own, spend
+from tests.sockets.support import PATIENCE, balance, begin, hold, own
 
 Opened = Callable[..., MachineHost]
-
-
-def test_a_beat_is_answered_wherever_the_owner_is(owner: MachineHost, client: MachineHost) -> None:
-    assert owner.beat(Beat("one", ("acme",))) == Beaten()
-    assert client.beat(Beat("two", ("acme", "nobody"))) == Beaten()
-
-
-def test_a_catalog_reaches_every_process_once(owner: MachineHost, client: MachineHost, opened: Opened) -> None:
-    other = opened()
-    assert client.publish_catalog(b"new") == 1
-    for host in (owner, other):
-        assert host.beat(Beat("h", catalog=0)) == Beaten({}, 1, b"new")
-        assert host.beat(Beat("h", catalog=1)) == Beaten({}, 1, b"")
-    assert owner.publish_catalog(b"newer") == 2
-    assert client.beat(Beat("h", catalog=1)) == Beaten({}, 2, b"newer")
 
 
 def test_a_catalog_outlives_the_owner_that_it_was_published_to(path: Path, opened: Opened) -> None:
@@ -47,24 +31,6 @@ def test_a_catalog_outlives_the_owner_that_it_was_published_to(path: Path, opene
             assert time.monotonic() < until
         assert told == Beaten({}, 1, b"new")
         assert host.publish_catalog(b"newer") == 2
-
-
-def test_a_new_catalog_asks_everybody_to_beat_at_once(owner: MachineHost, client: MachineHost) -> None:
-    told = {"owner": threading.Event(), "client": threading.Event()}
-    owner.on_nudge(told["owner"].set)
-    client.on_nudge(told["client"].set)
-    client.publish_catalog(b"new")
-    assert all(event.wait(PATIENCE) for event in told.values())
-
-
-def test_a_pause_asks_everybody_to_beat_at_once_and_a_read_does_not(owner: MachineHost, client: MachineHost) -> None:
-    nudged = threading.Event()
-    client.on_nudge(nudged.set)
-    client.ask("acme", Read("balance"))
-    spend(client, "a")
-    assert not nudged.is_set()
-    client.ask("acme", SetPaused("customer", True))
-    assert nudged.wait(PATIENCE)
 
 
 def test_a_nudge_does_not_keep_alive_what_it_calls(owner: MachineHost) -> None:
@@ -126,6 +92,6 @@ def test_many_living_steps_are_said_in_parts(owner: MachineHost, client: Machine
 
 
 def test_the_ttl_is_longer_than_what_a_process_may_be_silent() -> None:
-    from agentbudget.runtime import socket_client
+    from agentbudget.runtime import socket_greeting
 
-    assert socket_client.ROUND_SECONDS * SECOND_US < SECOND_US
+    assert socket_greeting.ROUND_SECONDS * SECOND_US < SECOND_US

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentbudget.account.decision import BalanceView, Held
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime import mailbox
 from agentbudget.runtime.machine_host import MachineHost
-from tests.sockets.support import BALANCE, PATIENCE, balance, hold, own
+from tests.sockets.support import BALANCE, balance, hold, own
 
 Opened = Callable[..., MachineHost]
-
-
-@pytest.mark.parametrize("which", ["owner", "client"])
-def test_closing_answers_what_waits_and_then_refuses(owner: MachineHost, client: MachineHost, which: str) -> None:
-    host = {"owner": owner, "client": client}[which]
-    answers: list[object] = []
-    for n in range(700):  # more than one frame
-        host.submit("acme", hold(f"s-{n}"), answers.append)
-    host.close()
-    assert len(answers) == 700
-    assert all(isinstance(answer, Held) for answer in answers)
-    with pytest.raises(OwnerUnavailable, match="closed"):
-        host.ask("acme", BALANCE)
-    host.close()
 
 
 def test_a_host_that_is_forgotten_leaves(path: Path, opened: Opened) -> None:
@@ -72,31 +55,6 @@ def test_a_client_closes_while_its_owner_is_stopped(
         host.submit("acme", hold("a"), answers.append)
         host.close()
         assert [type(answer) for answer in answers] == [OwnerUnavailable]
-
-
-def test_a_process_with_too_much_to_say_is_refused(path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L8."""
-    import signal
-
-    monkeypatch.setattr(mailbox, "MAX_MAILBOX", 5)
-    with own(path) as first:
-        host = opened()
-        first.stop()
-        all_came = threading.Event()
-        answers: list[object] = []
-
-        def take(answer: object) -> None:
-            answers.append(answer)
-            if len(answers) == 6:
-                all_came.set()
-
-        for _ in range(6):  # one is under way
-            host.submit("acme", BALANCE, take)
-        with pytest.raises(OwnerUnavailable, match="waiting"):
-            host.submit("acme", BALANCE, take)
-        first.kill(signal.SIGCONT)
-        assert all_came.wait(PATIENCE)
-        assert all(isinstance(answer, BalanceView) for answer in answers)
 
 
 def test_what_nobody_waits_for_any_more_is_not_sent(path: Path, opened: Opened) -> None:
