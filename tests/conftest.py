@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres.server import PostgresServer
 from tests.scale import SCALE, Scale
 from tests.summary import pytest_terminal_summary
 
@@ -22,3 +25,20 @@ settings.load_profile(SCALE.name)
 def scale() -> Scale:
     """How much to do; in decorators use ``from tests.scale import SCALE``."""
     return SCALE
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this test run (of this worker of it), started for the first test that asks."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """A database with an empty ledger; tests work on copies of it."""
+    from agentbudget.ledger import open_journal
+
+    name = postgres.new_database()
+    open_journal(postgres.url(name)).close()
+    return name

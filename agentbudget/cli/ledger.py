@@ -1,4 +1,4 @@
-"""``agentbudget ledger``: prove it, copy it, and check it against the account."""
+"""``agentbudget ledger``: prove it, copy it, move it, and check it against the account."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ from agentbudget.errors import InvalidRequest
 if TYPE_CHECKING:
     from agentbudget.ledger.chain import Anchor
 
-app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, recover, export, import.")
+app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, recover, export, import, migrate, move.")
 
 
 @app.command("verify")
@@ -152,6 +152,53 @@ def import_(
     heads = {name: {"seq": anchor.seq, "hash": anchor.hash} for name, anchor in report.heads.items()}
     data = {"imported": report.imported, "skipped": report.skipped, "heads": heads}
     return Answer(data, lambda console: console.print(said, markup=False))
+
+
+@app.command("migrate")
+@answers
+def migrate(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
+    """Make the ledger, or bring it to the schema of this version, as a user who may; opening it for writing does the same."""
+    from agentbudget.ledger.store import migrate as migrate_ledger
+
+    before, now = migrate_ledger(ledger_url(ledger))
+    said = f"schema {now}, as before" if before == now else f"schema {now} (before: {before or 'none'})"
+    return Answer({"before": before, "now": now}, lambda console: console.print(said, markup=False))
+
+
+@app.command("move")
+@answers
+def move(
+    to: Annotated[str, typer.Argument(metavar="TO", help="Where to, as postgresql+psycopg://user@host/database.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Copy a ledger into another database, with the same records and hashes, and verify the copy. Nobody may have it open
+    for writing. The old one stays as it is: keep it as a backup, and point AGENTBUDGET_LEDGER at the new one."""
+    from agentbudget.cli.tables import count
+    from agentbudget.ledger.store import open_journal
+    from agentbudget.ledger.transfer import move_entries
+
+    _finish_reports(ledger)
+    with closing(open_journal(ledger_url(ledger))) as source, closing(open_journal(ledger_url(to))) as target:
+        for journal in (source, target):
+            journal.claim(f"agentbudget ledger move, process {os.getpid()}")
+        report = move_entries(source, target)
+    said = (
+        f"{count(report.imported, 'entry')} moved and verified, {report.skipped} there already; use the new ledger now"
+    )
+    heads = {name: {"seq": anchor.seq, "hash": anchor.hash} for name, anchor in report.heads.items()}
+    data = {"imported": report.imported, "skipped": report.skipped, "heads": heads}
+    return Answer(data, lambda console: console.print(said, markup=False))
+
+
+def _finish_reports(ledger: str | None) -> None:
+    """Book what dead processes left in their spools: these stand beside the old ledger, and belong into what is moved."""
+    with writer(ledger) as runtime:
+        done = runtime.ledger.recover()
+    left = [*done.waiting, *done.damaged]
+    if left:
+        what = f"killed processes left {', '.join(left)}, which cannot be booked whole"
+        raise InvalidRequest(f"{what}: see `agentbudget ledger recover`, and move these files away to go on", "ledger")
 
 
 def _said(fault: Any) -> str:

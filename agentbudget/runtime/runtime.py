@@ -15,7 +15,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.clock import SECOND_US, Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
-from agentbudget.ledger.store import Store, open_archive, open_journal
+from agentbudget.ledger.store import Store, is_postgres, open_archive, open_journal
 from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
 from agentbudget.runtime.holder import Holder
@@ -28,6 +28,7 @@ from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.recovery import Recovered
 from agentbudget.runtime.settings import Settings, settings_from
 from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
+from agentbudget.runtime.state_folder import spool_base
 from agentbudget.runtime.views import to_us
 
 if TYPE_CHECKING:
@@ -40,12 +41,22 @@ MAX_LINKS: Final = 10_000
 class Runtime:
     """Open it with :meth:`open`; ``with`` and ``async with`` close it."""
 
-    def __init__(self, host: Host, archive: Archive, catalog: Catalog, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        host: Host,
+        archive: Archive,
+        catalog: Catalog,
+        clock: Clock,
+        settings: Settings,
+        *,
+        spools: str | None = None,
+    ) -> None:
+        """``spools``: the path beside which the spools of a ledger stand that is no file."""
         self.host, self.clock, self.settings = host, clock, settings
         self._archive, self._catalog = archive, catalog
         self._links: dict[str, Link] = {}
         self.recovery: Recovery | None = None
-        self.holder = None if isinstance(host, ReadHost) else self._as_holder(host)
+        self.holder = None if isinstance(host, ReadHost) else self._as_holder(host, spools)
         self.is_closed = False
         register(self)
         self.customers = Customers(self)
@@ -68,7 +79,8 @@ class Runtime:
     ) -> Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
-        ledger: ``sqlite:///budget.db``, ``memory://`` (the default, unless AGENTBUDGET_LEDGER is set), or a journal.
+        ledger: ``sqlite:///budget.db``, ``postgresql+psycopg://user@host/database``, ``memory://`` (the default, unless
+        AGENTBUDGET_LEDGER is set), or a journal.
         catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.  host: ``auto`` or ``local``.
         The rest: :class:`Settings`. Raises ``OwnerUnavailable`` (naming the owner when another process writes),
         ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
@@ -85,9 +97,12 @@ class Runtime:
         if isinstance(ledger, str) or ledger is None:
             if settings.ledger.startswith("sqlite:"):
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
+            spools = spool_base(settings.ledger) if is_postgres(settings.ledger) else None
             ledger = open_journal(settings.ledger, clock=clock)
+        else:
+            spools = None
         local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=_new_owner(settings))
-        return cls(local, ledger, found, clock, settings)
+        return cls(local, ledger, found, clock, settings, spools=spools)
 
     @property
     def catalog(self) -> Catalog:
@@ -127,11 +142,11 @@ class Runtime:
             self.holder.catalog = self.host.publish_catalog(document_of(self._catalog))
         return self._catalog
 
-    def _as_holder(self, host: Host) -> Holder:
+    def _as_holder(self, host: Host, spools: str | None) -> Holder:
         """This process as a holder of leases, with a spool where the ledger outlives it."""
-        if not isinstance(host, MachineHost):
+        path = database_of(self.settings.ledger) if isinstance(host, MachineHost) else spools
+        if path is None:
             return Holder(host, self.clock)
-        path = database_of(self.settings.ledger)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
         host.on_nudge(holder.nudge)
         self.recovery = Recovery(path, host, holder.id)

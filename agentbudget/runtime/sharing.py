@@ -11,6 +11,7 @@ import msgspec
 
 from agentbudget.catalog import Catalog
 from agentbudget.ledger.sqlite import SqliteFile
+from agentbudget.runtime.host import Host
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.recovery import Recovered, recover
 from agentbudget.runtime.spool import Spool
@@ -38,7 +39,7 @@ class Recovery:
     """Books what dead processes of this machine left in their spools: when a process opens the ledger, and then once a second
     in the one that owns it, so that somebody does. What has to wait is said once, and again when its reason changes."""
 
-    def __init__(self, database: str, host: MachineHost, holder: str) -> None:
+    def __init__(self, database: str, host: Host, holder: str) -> None:
         self._folder, self._host, self._holder = spool_folder(database), host, holder
         self._said: dict[str, str] = {}
 
@@ -59,7 +60,7 @@ class Recovery:
 
     def run_as_owner(self) -> None:
         """Look once, in the process that owns the ledger."""
-        if self._host.is_owner:
+        if not isinstance(self._host, MachineHost) or self._host.is_owner:  # of a local host the owner is always here
             self.run()
 
     def _say(self, done: Recovered) -> None:

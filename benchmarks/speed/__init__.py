@@ -32,6 +32,8 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "restart": _of("reading", "restart"),
     "idle": _of("reading", "idle_customers"),
     "handler": _of("handler", "added_to_an_invoke"),
+    "postgres": _of("postgres", "many_rows"),
+    "postgres-commit": _of("postgres", "one_row"),
     "import": _of("imports", "import_time"),
     "race": _of("race", "steps_past_the_budget"),
 }

@@ -1,4 +1,4 @@
-"""What every journal promises, run on each: memory and SQLite."""
+"""What every journal promises, run on each: memory, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
