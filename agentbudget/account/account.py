@@ -257,9 +257,14 @@ class Account:
         return found
 
     def recalled(self, holder: str) -> tuple[str, ...]:
-        """The holder's leases that are asked back and have not answered. Asking tells it: a renewal that comes after counts as
-        the answer."""
+        """The holder's leases that are asked back and have not answered: by recalls up to the number ``told``. A renewal that
+        says it has heard of that number is the answer."""
         return self._books.recalls.tell(holder)
+
+    @property
+    def told(self) -> int:
+        """The number of the last recall."""
+        return self._books.recalls.made
 
     def has_news(self) -> bool:
         """Whether any lease has been asked back since the last call."""

@@ -249,8 +249,8 @@ def _hold_corrected(books: Books, event: e.HoldCorrected) -> None:
     session = books.rooms.nearest(event.path)
     if session is not None:
         books.rooms.add(session, consumption=event.delta, spent=event.delta, held=0)
-    if event.steps and event.session in books.state.sessions:
-        books.state.sessions[event.session].steps += len(event.steps)
+    if event.session in books.state.sessions:
+        books.state.sessions[event.session].steps += len(event.steps) + event.released
     if event.debt:
         lease_apply.owe(books.state, event.step, event, event.debt)
 

@@ -16,8 +16,8 @@ Idempotency keys, all per customer:
     <step>#<n>               its n-th part: an extension, a partial settlement, the dispatch mark (``<step>#sent``)
     <step>#correction        the one correction that a late settlement may bring
 
-A lease is a hold as well; its id stands where a step's does: ``<lease>#<seq>`` is its ``seq``-th renewal (the first opens it),
-``<lease>#end`` its lapse, ``<lease>#correction`` what a late spool brought.
+A lease is a hold as well; its id (``lease:...``, as no step's may begin) stands where a step's does: ``<lease>#<seq>`` is its
+``seq``-th renewal (the first opens it), ``<lease>#end`` its lapse, ``<lease>#correction`` what a late spool brought.
 """
 
 from __future__ import annotations
@@ -159,7 +159,10 @@ class Renew(Struct, frozen=True, gc=False, tag="renew"):
     ``ask``: the step that is to run next, judged as a ``Hold`` of it would be; when it is allowed, up to ``times`` as much of
     each of its amounts is held (DESIGN.md §4, tranche), at least once. With ``ask.note_refusal`` False it is a top-up in
     the background: it recalls nothing and a refusal of it says and counts nothing.
-    ``ran``: steps of the session were allowed in this process since its last refusal (the breaker's refusals in a row end).
+    ``released``: steps that ended since the last message and cost nothing; they count as steps of the session, as they do
+    without leases. ``ran``: steps of the session were allowed in this process since its last refusal (the breaker's refusals in
+    a row end). ``heard``: it was made knowing of the recalls of this lease up to that number (``Renewed.told``), so it answers
+    them; 0 of none.
     """
 
     lease: str
@@ -182,6 +185,8 @@ class Renew(Struct, frozen=True, gc=False, tag="renew"):
     ask: Hold | None = None
     times: int = 1
     ran: bool = False
+    heard: int = 0
+    released: int = 0
 
 
 class SuspendLease(Struct, frozen=True, tag="suspend_lease"):
@@ -201,12 +206,13 @@ class LapseLease(Struct, frozen=True, tag="lapse_lease"):
 
 class CorrectLease(Struct, frozen=True, tag="correct_lease"):
     """A spool that came after its lease had lapsed: every step of it that no renewal reported, booked in place of what the
-    lapse booked, once (laws L4, L11)."""
+    lapse booked, once (laws L4, L11). ``released``: steps that cost nothing, as in ``Renew``."""
 
     lease: str
     measures: tuple[str, ...] = ()
     steps: tuple[StepReport, ...] = ()
     tariffs: tuple[tuple[str, str], ...] = ()
+    released: int = 0
 
 
 class ExtendHold(Struct, frozen=True, gc=False, tag="extend_hold"):
@@ -288,6 +294,9 @@ Command: TypeAlias = (
 )  # fmt: skip
 
 LimitSet: TypeAlias = tuple[LimitTerms, ...]
+
+LEASE_PREFIX: Final = "lease:"
+"""Every lease's id begins so, and no key of a caller's own may: both are keys of the same index."""
 
 
 def key_of(command: Command) -> str | None:

@@ -27,7 +27,7 @@ from agentbudget.ledger.entry import AVAILABLE, CONSUMED, ISSUED, PAYMENTS, RECE
 
 MAX_NAME = 200
 """Longest id of anything: ids are in every entry, index and span."""
-KEY_PREFIXES = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:")
+KEY_PREFIXES = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:", c.LEASE_PREFIX)
 MAX_TIME_US = 200_000_000_000 * SECOND_US
 """The year 8307: later than any contract, and calendar sums with it stay within what dates can say."""
 MAX_TOTAL = MAX_NANO
@@ -90,6 +90,14 @@ def step_ok(step: str) -> str:
     if "#" in step or step == c.ROOT or (":" in step and step.startswith(KEY_PREFIXES)):
         raise InvalidRequest(f"a step id may not contain # nor begin like another key, as {step[:20]!r} does", "step")
     return name_ok(step, "step")
+
+
+def lease_ok(lease: str) -> str:
+    """A lease's id, and with it those of its steps, is beside what a step's key may be: nobody's key can be taken for it."""
+    name = lease.removeprefix(c.LEASE_PREFIX)
+    if name in ("", lease) or "#" in name or "." in name:
+        raise InvalidRequest(f"a lease id is {c.LEASE_PREFIX} and a name with neither # nor a full stop", "lease")
+    return name_ok(lease, "lease")
 
 
 def amount_ok(value: int, field: str, *, least: int = 0) -> int:

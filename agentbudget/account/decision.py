@@ -155,11 +155,13 @@ class Renewed(Struct, frozen=True, gc=False):
     this message added to the lease (0 and empty: nothing). ``counted``: measures that something on the path limits, so
     that the holder must count them too. ``lasts_us``: for how long from now steps may start on the lease, as far as windows,
     expiries and time rules go (the holder's silence comes on top). ``policy``: the policy epoch that judged it.
-    ``stale``: the lease cannot be added to any more (a window, an expiry or the policy turned): open another.
+    ``stale``: nothing may start on the lease any more (a window, an expiry or the policy turned, or its session may not go
+    on), and ``lasts_us`` is 0: open another.
     ``refused``, ``recalling``: what became of ``ask`` where it was not granted. ``is_open``: False after ``close``.
     ``strict``: rules of this session (``max_parallel``, ``max_rate``) must see every process at every moment, so it has no
-    leases: hold each step. ``recall``: leases of this holder that are asked back. ``rules``: the session's breaker, when the
-    lease opens and rules of it are patterns that the holder watches (repeat, error_burst, max_step_cost)."""
+    leases: hold each step. ``recall``: leases of this holder that are asked back, by recalls up to number ``told``.
+    ``rules``: the session's breaker, when the lease opens and rules of it are patterns that the holder watches (repeat,
+    error_burst, max_step_cost)."""
 
     lease: str
     seq: int
@@ -175,6 +177,7 @@ class Renewed(Struct, frozen=True, gc=False):
     strict: bool = False
     recall: tuple[str, ...] = ()
     rules: Breaker | None = None
+    told: int = 0
 
 
 class Done(Struct, frozen=True):
@@ -305,6 +308,7 @@ class HoldView(Struct, frozen=True):
     dispatched: bool
     holder: str = ""
     suspended_us: int | None = None
+    measures: dict[str, int] = {}
 
 
 Answer: TypeAlias = (

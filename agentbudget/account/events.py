@@ -192,10 +192,11 @@ class HoldSettled(Struct, frozen=True, gc=False, tag="hold_settled", omit_defaul
 
 
 class LeaseRenewed(Struct, frozen=True, gc=False, tag="lease_renewed", omit_defaults=True):
-    """One message of a lease's holder. ``steps`` settled on it: ``amount`` in all, of which ``charged`` came out of the lease and
-    ``burnt`` (``overrun`` nanocredits of it; ``debt`` beyond all grants) did not; ``used`` and ``over`` the same by measure.
-    ``back_slices`` and ``back_measures`` were given back, ``slices`` and ``measures`` (``granted`` in all) added. The
-    key (kind ... path) is there when the lease opens (``seq`` 1), and when it is needed for a debt."""
+    """One message of a lease's holder. ``steps`` settled on it: ``amount`` in all, of which ``charged`` came out of the lease
+    and ``burnt`` (``overrun`` nanocredits of it; ``debt`` beyond all grants) did not; ``used`` and ``over`` the same by
+    measure. ``released``: steps that cost nothing. ``back_slices`` and ``back_measures`` were given back, ``slices`` and
+    ``measures`` (``granted`` in all) added. The key (kind ... path) is there when the lease opens (``seq`` 1), and when it is
+    needed for a debt."""
 
     lease: str
     session: str
@@ -228,6 +229,7 @@ class LeaseRenewed(Struct, frozen=True, gc=False, tag="lease_renewed", omit_defa
     steps: tuple[StepReport, ...] = ()
     tariffs: tuple[tuple[str, str], ...] = ()
     paid: Paid = ()
+    released: int = 0
 
 
 class LeaseSuspended(Struct, frozen=True, tag="lease_suspended"):
@@ -238,7 +240,8 @@ class LeaseSuspended(Struct, frozen=True, tag="lease_suspended"):
 
 class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_defaults=True):
     """The true cost of a step that had ended by a policy: ``amount`` in all, ``delta`` against what was booked. ``credit``:
-    what of it billing had collected already, and is now a grant (``refund:<step>``). ``steps``: of a lease that had lapsed."""
+    what of it billing had collected already, and is now a grant (``refund:<step>``). ``steps``: of a lease that had lapsed;
+    ``released``: those of it that cost nothing."""
 
     step: str
     session: str
@@ -262,6 +265,7 @@ class HoldCorrected(Struct, frozen=True, gc=False, tag="hold_corrected", omit_de
     names: tuple[str, ...] = ()
     steps: tuple[StepReport, ...] = ()
     tariffs: tuple[tuple[str, str], ...] = ()
+    released: int = 0
 
 
 class Tombstoned(Struct, frozen=True, tag="tombstoned"):

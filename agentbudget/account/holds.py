@@ -85,10 +85,7 @@ def _hold_ok(call: Call, command: c.Hold) -> None:
     if measures and not (min(measures.values()) >= 0 and max(measures.values()) <= MAX_NANO):
         for measure, units in measures.items():
             amount_ok(units, measure)
-    holds = call.books.state.holds
-    if command.step in holds:
-        raise KeyConflict(command.step, "a lease has this id")
-    if len(holds) >= MAX_HOLDS:
+    if len(call.books.state.holds) >= MAX_HOLDS:
         raise InvalidRequest(f"a customer may have at most {MAX_HOLDS} open holds", "step")
 
 

@@ -21,6 +21,7 @@ def renewed(books: Books, event: e.LeaseRenewed) -> None:
         hold = _opened(books, event)
     session, lease = state.sessions[hold.session], lease_of(hold)
     lease.seq, lease.renewed_us, session.touched_us = event.seq, state.time_us, state.time_us
+    session.steps += len(event.steps) + event.released
     if event.steps or event.overrun:
         _settled(books, hold, session, event)
     if event.back or event.back_measures:
@@ -58,7 +59,6 @@ def _settled(books: Books, hold: HoldState, session: SessionState, event: e.Leas
     hold.measures = added(hold.measures, freed, -1)
     books.limits.use(hold.marks, within, freed, event.amount, event.used)
     books.rooms.add(session, consumption=event.overrun, spent=event.amount, held=-within)
-    session.steps += len(event.steps)
     session.leased_steps -= freed.get("steps", 0)
     session.errors_in_row = 0
     if event.debt:

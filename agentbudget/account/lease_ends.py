@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from agentbudget.account import commands as c
 from agentbudget.account import events as e
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, step_ok
+from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, name_ok
 from agentbudget.account.decision import Done
 from agentbudget.account.ending import context_of, corrected, difference, end_at, settle_hold, settled
 from agentbudget.account.leases import lease_of
 from agentbudget.account.leasing import renew
-from agentbudget.account.reporting import used_by
+from agentbudget.account.reporting import reported_ok, used_by
 from agentbudget.account.state import HoldState
 from agentbudget.account.wallet import move_postings, split
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
@@ -76,10 +76,14 @@ def correct(call: Call) -> Decided:
         if command.lease in call.books.state.holds:
             raise InvalidRequest(f"lease {command.lease!r} has not lapsed: renew it instead", "lease")
         raise InvalidRequest(f"there is no lapsed lease {command.lease!r}", "lease")
+    reported_ok(command.released)
     amount, units = used_by(command.lease, command.measures, command.steps, len(command.tariffs))
     event, postings = difference(call, ended, amount)
     used = {m: units.get(m, 0) - ended.used.get(m, 0) for m in dict.fromkeys((*ended.used, *units))}
-    event = replace(event, used=used, names=command.measures, steps=command.steps, tariffs=command.tariffs)
+    event = replace(
+        event, used=used, names=command.measures, steps=command.steps, tariffs=command.tariffs,
+        released=command.released,
+    )  # fmt: skip
     return corrected(event), [Made(event, postings, call.key)]
 
 
@@ -97,7 +101,9 @@ def _unknown_step(call: Call, command: c.SettleHold, hold: HoldState) -> Decided
     """What the step may cost leaves the lease as a hold that has ended by a policy, so that its true cost still corrects it."""
     if not command.step.startswith(f"{hold.step}."):
         raise InvalidRequest(f"the steps of lease {hold.step!r} are named {hold.step}.1 and so on", "step")
-    step_ok(command.step)
+    if "#" in command.step:
+        raise InvalidRequest(f"a step id may not contain #, as {command.step[:60]!r} does", "step")
+    name_ok(command.step, "step")
     if command.outcome != "unknown":
         raise InvalidRequest("a known cost is reported with the renewal of its lease", "outcome")
     amount_ok(command.amount, "amount")

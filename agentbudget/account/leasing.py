@@ -18,7 +18,7 @@ from agentbudget.account import commands as c
 from agentbudget.account import events as e
 from agentbudget.account.admission import Admission, Request, refusal
 from agentbudget.account.apply import apply_first
-from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, name_ok, step_ok
+from agentbudget.account.decide import Call, Decided, Made, amount_ok, event_of, lease_ok, name_ok
 from agentbudget.account.decision import Decision, Recalling, Renewed
 from agentbudget.account.holds import MAX_HOLDS, MAX_MEASURES, judged, refused_or_recalling
 from agentbudget.account.lanes import request_of
@@ -30,7 +30,7 @@ from agentbudget.account.wallet import hold_postings, split
 from agentbudget.account.windows import FOREVER_US
 from agentbudget.catalog.terms import Breaker
 from agentbudget.clock import SECOND_US
-from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OutOfOrder, check
+from agentbudget.errors import HoldResolved, InvalidRequest, OutOfOrder, check
 
 
 class Outcome(Struct, frozen=True):
@@ -49,6 +49,7 @@ class Outcome(Struct, frozen=True):
 
 def renew(call: Call) -> Decided:
     command: c.Renew = call.command
+    lease_ok(command.lease)
     hold = call.books.state.holds.get(command.lease)
     if (again := _again(call, hold)) is not None:
         return again, []
@@ -58,7 +59,7 @@ def renew(call: Call) -> Decided:
         return _open(call, command)
     _same(command, hold)
     report = report_of(call, command, hold)
-    call.books.recalls.answered(hold)
+    call.books.recalls.answered(hold, command.heard)
     if command.ran or command.steps:
         _refusals_end(call, command.session)
     if command.ask is None:
@@ -75,18 +76,16 @@ def _again(call: Call, hold: HoldState | None) -> Renewed | None:
     if entry is None:
         return None
     event = event_of(entry)
-    if not isinstance(event, e.LeaseRenewed):
-        raise KeyConflict(call.command.lease, "Renew")
+    assert isinstance(event, e.LeaseRenewed)
     if entry.request != call.request:
         return None  # its number is not due, which is said there
     added = {measure: units for measure, units in event.measures.items() if units}
     if hold is None:
         return Renewed(event.lease, event.seq, event.granted, added, policy=event.policy, is_open=False)
     session = call.books.state.sessions[hold.session]
-    answer = _answer(
-        call, hold.step, lease_of(hold).seq, Outcome(event.granted, (), added),
-        _until_us(call, hold.marks, hold.slices, session), hold.measures, lease_of(hold).policy,
-    )  # fmt: skip
+    until_us = _until_us(call, hold.marks, hold.slices, session)
+    outcome = Outcome(event.granted, (), added, stale=_is_stale(call, hold, until_us))
+    answer = _answer(call, hold.step, lease_of(hold).seq, outcome, until_us, hold.measures, lease_of(hold).policy)
     return replace(answer, rules=_watched(call.books.judge.rules(session))) if event.seq == 1 else answer
 
 
@@ -94,17 +93,13 @@ def _numbered(call: Call, hold: HoldState | None) -> None:
     """Refuse any message but the next one of a lease that is open or new."""
     command: c.Renew = call.command
     if hold is not None:
-        if hold.lease is None:
-            raise KeyConflict(command.lease, "a hold has this id")
-        if command.seq != hold.lease.seq + 1:
-            raise OutOfOrder(command.lease, hold.lease.seq + 1)
+        due = lease_of(hold).seq + 1
+        if command.seq != due:
+            raise OutOfOrder(command.lease, due)
         return
     ended = call.hits.get(f"{command.lease}#end")
     if ended is not None:
-        event = event_of(ended)
-        if isinstance(event, e.HoldSettled) and event.lease == command.lease:
-            raise HoldResolved(command.lease, "lapsed")
-        raise KeyConflict(command.lease, "a hold had this id")
+        raise HoldResolved(command.lease, "lapsed")
     if command.seq < 1:
         raise OutOfOrder(command.lease, 1)
     if command.seq > 1 or call.key in call.hits:
@@ -154,12 +149,12 @@ def _reported(call: Call, hold: HoldState, report: Report) -> Decided:
     """A message that asks for nothing."""
     event, session = report.event, call.books.state.sessions[hold.session]
     if event.closed:
-        recall = tuple(step for step in call.books.recalls.tell(event.holder) if step != hold.step)
-        answer = Renewed(hold.step, event.seq, policy=lease_of(hold).policy, is_open=False, recall=recall)
-        return answer, [Made(event, report.postings, call.key)]
+        answer = Renewed(hold.step, event.seq, policy=lease_of(hold).policy, is_open=False)
+        return _with_recall(call, answer, but=hold.step), [Made(event, report.postings, call.key)]
     seq = event.seq if report.says else event.seq - 1
     until_us = _until_us(call, hold.marks, _slices_after(hold, event), session)
-    answer = _answer(call, hold.step, seq, Outcome(), until_us, hold.measures, lease_of(hold).policy)
+    outcome = Outcome(stale=_is_stale(call, hold, until_us))
+    answer = _answer(call, hold.step, seq, outcome, until_us, hold.measures, lease_of(hold).policy)
     return answer, [Made(event, report.postings, call.key)] if report.says else []
 
 
@@ -175,9 +170,12 @@ def _slices_after(hold: HoldState, event: e.LeaseRenewed) -> list[Slice]:
 def _open(call: Call, command: c.Renew) -> Decided:
     """The first message: it opens the lease when what it asks for is allowed."""
     books = call.books
-    if command.ask is None or command.steps or command.back or any(command.back_measures.values()) or command.overrun:
+    if (
+        command.ask is None
+        or any((command.steps, command.released, command.back, command.overrun))
+        or any(command.back_measures.values())
+    ):
         raise InvalidRequest("the first message of a lease asks for a step, and nothing else", "ask")
-    step_ok(command.lease)
     name_ok(command.holder, "holder")
     if len(books.state.holds) >= MAX_HOLDS:
         raise InvalidRequest(f"a customer may have at most {MAX_HOLDS} open holds", "lease")
@@ -218,10 +216,11 @@ def _counts(rules: Breaker) -> tuple[str, ...]:
 
 def _not_open(call: Call, outcome: Outcome) -> Renewed:
     command: c.Renew = call.command
-    return Renewed(
+    answer = Renewed(
         command.lease, 0, policy=call.books.state.policy, refused=outcome.refused, recalling=outcome.recalling,
-        is_open=False, recall=call.books.recalls.tell(command.holder),
+        is_open=False,
     )  # fmt: skip
+    return _with_recall(call, answer)
 
 
 def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
@@ -232,11 +231,11 @@ def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
         event, postings = replace(event, paid=paid), postings + more
     session = call.books.state.sessions[hold.session]
     until_us = _until_us(call, hold.marks, hold.slices, session)
-    lease = lease_of(hold)
+    lease, is_stale = lease_of(hold), _is_stale(call, hold, until_us)
     if until_us <= call.now_us or lease.policy < call.books.state.policy:
         outcome = Outcome(stale=True)
-    else:
-        outcome = _judge(call, ask, session, counted=hold.measures)
+    else:  # of a session that may not go on it is judged too: the refusal says why
+        outcome = _judge(call, ask, session, counted=hold.measures, is_stale=is_stale)
         until_us = min(until_us, _until_us(call, (), outcome.slices, session))
     seq = event.seq if report.says or outcome.is_granted else event.seq - 1
     answer = _answer(call, hold.step, seq, outcome, until_us, hold.measures, lease.policy)
@@ -252,7 +251,9 @@ def _asked(call: Call, hold: HoldState, report: Report, ask: c.Hold) -> Decided:
     return answer, made
 
 
-def _judge(call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[str]) -> Outcome:
+def _judge(
+    call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[str], is_stale: bool = False
+) -> Outcome:
     """The ask as a hold of it would be judged; allowed, as many times of it as its shares allow."""
     books, command = call.books, call.command
     if books.judge.steps_left(session) is not None and not ask.measures.get("steps"):
@@ -262,8 +263,8 @@ def _judge(call: Call, ask: c.Hold, session: SessionState, *, counted: Iterable[
     if not admission.allowed:
         verdict, made = refused_or_recalling(call, request, admission, wanted)
         if isinstance(verdict, Recalling):
-            return Outcome(recalling=verdict, made=made)
-        return Outcome(refused=verdict, made=made)
+            return Outcome(recalling=verdict, made=made, stale=is_stale)
+        return Outcome(refused=verdict, made=made, stale=is_stale)
     alone = not books.recalls.tickets or not books.recalls.is_crossed(wanted, call.now_us)
     books.recalls.leave(command.lease)
     _refusals_end(call, session.id)
@@ -281,6 +282,11 @@ def _granted(call: Call, request: Request, admission: Admission, times: int, cou
 
 
 # --- the answer --------------------------------------------------------------------------------------------------------------
+
+
+def _is_stale(call: Call, hold: HoldState, until_us: int) -> bool:
+    """Whether nothing may start on the lease any more: any answer to its holder says so, since what told it may be lost."""
+    return until_us <= call.now_us or call.books.recalls.is_untrue(hold)
 
 
 def _until_us(call: Call, marks: Iterable[Mark], slices: Iterable[Slice], session: SessionState) -> int:
@@ -301,9 +307,16 @@ def _until_us(call: Call, marks: Iterable[Mark], slices: Iterable[Slice], sessio
 def _answer(
     call: Call, lease: str, seq: int, outcome: Outcome, until_us: int, counted: Iterable[str], policy: int
 ) -> Renewed:
-    lasts_us = FOREVER_US if until_us >= FOREVER_US else max(0, until_us - call.now_us)
-    return Renewed(
+    lasts_us = 0 if outcome.stale else FOREVER_US if until_us >= FOREVER_US else max(0, until_us - call.now_us)
+    answer = Renewed(
         lease, seq, outcome.granted, {name: units for name, units in outcome.measures.items() if units},
         tuple(sorted(counted)), lasts_us, policy, outcome.stale, outcome.refused, outcome.recalling,
-        recall=call.books.recalls.tell(call.command.holder),
     )  # fmt: skip
+    return _with_recall(call, answer)
+
+
+def _with_recall(call: Call, answer: Renewed, *, but: str = "") -> Renewed:
+    """The answer, with what is asked back of its holder."""
+    recalls = call.books.recalls
+    recall = tuple(step for step in recalls.tell(call.command.holder) if step != but)
+    return replace(answer, recall=recall, told=recalls.made) if recall else answer

@@ -1,8 +1,9 @@
 """What holders are asked to give back: what an entry made untrue, and what others wait for (DESIGN.md §4, shortage).
 
 The owner never waits. An ask that lacks only amounts which leases hold gets a *ticket* and is asked again by who wants it;
-meanwhile the leases are asked back. Tickets are no entries: they live here, in memory, first come first served. A lease has
-answered when its holder had been told and then renewed it, whatever the renewal brought.
+meanwhile the leases are asked back. Tickets are no entries: they live here, in memory, first come first served. Recalls are
+numbered. A lease has answered one when a renewal of it says that its holder had heard of that number, whatever the renewal
+brought: whether what told the holder has arrived, only the holder knows.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ class Ask(Struct):
 
 
 class Ticket(Struct):
-    """A place in the queue: what it needs where, and whose answers it still waits for."""
+    """A place in the queue: what it needs where, and whose answers it still waits for (with the numbers of the recalls)."""
 
     number: int
     needs: dict[Place, int]
     since_us: int
     asked_us: int
-    silent: dict[str, None]
+    silent: dict[str, int]
 
     def waits(self, now_us: int) -> bool:
         """True while others have to let it go first."""
@@ -80,8 +81,10 @@ class Recalls:
         self._state, self._wallet, self._limits, self._rooms, self._leases = state, wallet, limits, rooms, leases
         self.tickets: dict[str, Ticket] = {}
         self._issued, self._next_drop_us = 0, 0
-        self._asked: dict[str, dict[str, bool]] = {}
-        self._due: set[str] = set()
+        self.made = 0
+        """Number of the last recall. They grow with time, so that an owner's are beyond those of the one before it."""
+        self._asked: dict[str, dict[str, None]] = {}
+        self._due: dict[str, int] = {}
         self.is_news = False
         """Something was asked back since its owner last looked: a nudge gets it sooner than the next heartbeat would."""
         self._waiting: dict[str, set[str]] = {}
@@ -91,25 +94,31 @@ class Recalls:
 
     def refresh(self, holds: Iterable[HoldState]) -> None:
         """Ask back those of the leases that an entry made untrue, and no longer those that another made true again."""
+        number = self._next(self._state.time_us)
         for hold in holds:
             if self._is_due(hold):
-                self._due.add(hold.step)
+                self._due[hold.step] = number
                 self._ask(hold)
-            elif hold.step in self._due:
-                self._due.discard(hold.step)
+            elif self._due.pop(hold.step, None) is not None:
                 self._let_be(hold)
 
     def woken(self, hold: HoldState) -> None:
         """A suspended lease's holder is there again: nothing is asked for that reason any more."""
         if hold.step in self._due and not self._is_due(hold):
-            self._due.discard(hold.step)
+            del self._due[hold.step]
             self._let_be(hold)
+
+    def _next(self, now_us: int) -> int:
+        self.made = max(self.made + 1, now_us)
+        return self.made
 
     def _is_due(self, hold: HoldState) -> bool:
         """Granted under an older policy, of a session that may not go on, or of a holder who has been silent."""
-        return lease_of(hold).suspended_us is not None or self._is_untrue(hold)
+        return lease_of(hold).suspended_us is not None or self.is_untrue(hold)
 
-    def _is_untrue(self, hold: HoldState) -> bool:
+    def is_untrue(self, hold: HoldState) -> bool:
+        """True when nothing may start on the lease any more, whatever it holds: a changed policy, a session that is over,
+        stopped or paused."""
         if lease_of(hold).policy < self._state.policy:
             return True
         paused = self._state.paused
@@ -121,7 +130,7 @@ class Recalls:
     def _ask(self, hold: HoldState) -> None:
         of_holder = self._asked.setdefault(lease_of(hold).holder, {})
         if hold.step not in of_holder:
-            of_holder[hold.step], self.is_news = False, True
+            of_holder[hold.step], self.is_news = None, True
 
     def _let_be(self, hold: HoldState) -> None:
         """Ask no longer, unless there is another reason to."""
@@ -136,30 +145,30 @@ class Recalls:
     # -- what holders are told, and answer ------------------------------------------------------------------------------
 
     def tell(self, holder: str) -> tuple[str, ...]:
-        """The leases of the holder that are asked back and have not answered; from now on it knows."""
-        asked = self._asked.get(holder)
-        if asked is None:
-            return ()
-        for step in asked:
-            asked[step] = True
-        return tuple(asked)
+        """The leases of the holder that are asked back and have not answered: by recalls up to the number ``made``."""
+        return tuple(self._asked.get(holder, ()))
 
-    def answered(self, hold: HoldState) -> None:
-        """The lease was renewed. A renewal that its holder sent before it could know of the recall is no answer to it; but that
-        it is there again is all that a suspended one was asked for."""
+    def answered(self, hold: HoldState, heard: int) -> None:
+        """The lease was renewed by a holder that had heard of the recalls up to a number; of later ones it is no answer. That it
+        is there again is all that a suspended one was asked for."""
         if not self._asked:
             return
-        if self._asked.get(lease_of(hold).holder, {}).get(hold.step):
-            self.gone(hold)
-        elif hold.step in self._due and not self._is_untrue(hold):
-            self._due.discard(hold.step)
-            self._let_be(hold)
+        step, waiting = hold.step, self._waiting.get(hold.step, set())
+        for who in [who for who in waiting if self.tickets[who].silent[step] <= heard]:
+            del self.tickets[who].silent[step]
+            waiting.discard(who)
+        if not waiting:
+            self._waiting.pop(step, None)
+        due = self._due.get(step)
+        if due is not None and (due <= heard or not self.is_untrue(hold)):
+            del self._due[step]
+        self._let_be(hold)
 
     def gone(self, hold: HoldState) -> None:
         """Nobody waits for the lease any more: it has answered, or ended."""
         for who in self._waiting.pop(hold.step, ()):
             self.tickets[who].silent.pop(hold.step, None)
-        self._due.discard(hold.step)
+        self._due.pop(hold.step, None)
         self._let_be(hold)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
@@ -207,7 +216,7 @@ class Recalls:
             self.leave(ask.who)
             return Denied(silent)
         elif any(place not in ticket.needs for place in needs):
-            self._recall(ask.who, ticket, leases)
+            self._recall(ask.who, ticket, leases, now_us)
         ticket.needs, ticket.asked_us = needs, now_us
         return Waiting(ticket.number, tuple(ticket.silent))
 
@@ -224,12 +233,13 @@ class Recalls:
     def _take(self, who: str, needs: dict[Place, int], leases: Iterable[HoldState], now_us: int) -> Ticket:
         self._issued += 1
         ticket = self.tickets[who] = Ticket(self._issued, needs, now_us, now_us, {})
-        self._recall(who, ticket, leases)
+        self._recall(who, ticket, leases, now_us)
         return ticket
 
-    def _recall(self, who: str, ticket: Ticket, leases: Iterable[HoldState]) -> None:
+    def _recall(self, who: str, ticket: Ticket, leases: Iterable[HoldState], now_us: int) -> None:
+        number = self._next(now_us)
         for hold in islice(leases, MAX_RECALLED):
-            ticket.silent[hold.step] = None
+            ticket.silent[hold.step] = number
             self._waiting.setdefault(hold.step, set()).add(who)
             self._ask(hold)
 

@@ -60,6 +60,12 @@ def used_by(
     return sum(amounts), units
 
 
+def reported_ok(released: int) -> None:
+    """So many steps may be said to have cost nothing."""
+    if not 0 <= released <= MAX_REPORTS:
+        raise InvalidRequest(f"a message reports 0 to {MAX_REPORTS} released steps, not {released}", "released")
+
+
 def report_of(call: Call, command: c.Renew, hold: HoldState) -> Report:
     """Steps settled: out of the lease in burn order, and what it had not free as an overrun. Then what is given back."""
     amount, used = used_by(command.lease, command.measures, command.steps, len(command.tariffs))
@@ -67,7 +73,15 @@ def report_of(call: Call, command: c.Renew, hold: HoldState) -> Report:
     left, left_measures = _left(command, hold, amount, used)
     back, back_measures = (left, left_measures) if command.close else (command.back, command.back_measures)
     back_measures = {measure: units for measure, units in back_measures.items() if units}
-    says = bool(command.steps or back or back_measures or command.close or lease_of(hold).suspended_us is not None)
+    reported_ok(command.released)
+    says = bool(
+        command.steps
+        or command.released
+        or back
+        or back_measures
+        or command.close
+        or lease_of(hold).suspended_us is not None
+    )
     event = e.LeaseRenewed(command.lease, hold.session, command.seq, command.holder)
     if not says:
         return Report(event, [], says)
@@ -84,6 +98,7 @@ def report_of(call: Call, command: c.Renew, hold: HoldState) -> Report:
         command.lease, hold.session, command.seq, command.holder, amount, tuple(charged), tuple(burnt), command.overrun,
         debt, used, over, back, tuple(returned), back_measures, closed=command.close, steps=command.steps,
         names=command.measures if command.steps else (), tariffs=command.tariffs if command.steps else (),
+        released=command.released,
     )  # fmt: skip
     return Report(_with_key(call, event, hold) if debt else event, postings, says)
 

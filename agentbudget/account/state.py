@@ -127,7 +127,7 @@ class HoldState(Struct):
 
 
 class SessionState(Struct):
-    """A session. ``steps``: begun as holds, or settled on leases; ``leased_steps``: steps that its leases hold.
+    """A session. ``steps``: begun as holds, or ended on leases; ``leased_steps``: steps that its leases hold.
     ``consumption`` is what counts against its budget: own and closed children's spending and holds, and for each open child
     the larger of its carve-out and its own consumption."""
 

@@ -145,6 +145,7 @@ def holds(call: Call, only: str) -> Answer:
             hold.step, hold.session, hold.kind, hold.model or hold.tool or "", hold.amount,
             sum(n for _, n in hold.charged), hold.opened_us, hold.dispatched,
             "" if hold.lease is None else hold.lease.holder, None if hold.lease is None else hold.lease.suspended_us,
+            dict(hold.measures),
         )
         for hold in call.books.state.holds.values()
         if only in ("", hold.session)

@@ -196,8 +196,7 @@ def _enough(steps: int, cost: Credits, budget: Credits) -> str:
 def prove(runtime: Runtime, acme: Customer, url: str | None) -> Proof:
     """Verify the chain and reconcile the account with the entries."""
     report = runtime.ledger.verify()
-    holds: tuple[object, ...] = acme.link.read("holds")
-    return Proof(url, report.entries, report.ok, len(runtime.ledger.reconcile()), len(holds))
+    return Proof(url, report.entries, report.ok, len(runtime.ledger.reconcile()), len(acme.holds()))
 
 
 def _last_seq(acme: Customer, after: int) -> int:

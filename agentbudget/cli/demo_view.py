@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +11,13 @@ from typing import Final, Self
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from agentbudget.amounts import Credits
 from agentbudget.cli.demo_run import Facts, Row
 from agentbudget.cli.explain import constraints_table
+from agentbudget.cli.tables import kept_ledger, proven
 from agentbudget.cli.wallet import balance_tables
 from agentbudget.errors import InvalidRequest
 
@@ -138,9 +137,7 @@ def report(facts: Facts) -> Iterator[RenderableType]:
     yield Group(*balance_tables(facts.customer, facts.wallet, with_expiry=False))
     proof = facts.ledger
     sound = proof.verified and not proof.differences
-    said = (
-        f"{proof.entries} entries, chain {'verified' if proof.verified else 'DAMAGED'}, {proof.differences} differences"
-    )
+    said = proven(proof.entries, verified=proof.verified, differences=proof.differences)
     yield Text.assemble(
         ("Ledger ", "bold"), (f"{said}, {proof.open_holds} holds open", "green" if sound else "bold red")
     )
@@ -205,11 +202,9 @@ def _stopped_by(facts: Facts) -> str:
 
 
 def _look_further(facts: Facts, kept: str) -> RenderableType:
-    url = shlex.quote(f"sqlite:///{kept}")
-    commands = (
+    return kept_ledger(
+        kept,
         f"agentbudget session show {facts.customer} {facts.session}",
         f"agentbudget explain {facts.customer} --session {facts.session} --model {facts.model}",
         f"agentbudget wallet statement {facts.customer}",
     )
-    lines = "\n".join([f"export AGENTBUDGET_LEDGER={url}", *commands])
-    return Group(Text(f"\nThe ledger is kept in {kept}. Look at it:"), Padding(Text(lines, style="cyan"), (0, 2)))

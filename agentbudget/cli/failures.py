@@ -36,7 +36,7 @@ CODES: Final = {
     REFUSED: "refused: the budget, or something that was stated before, says no",
     USAGE: "usage: the command, an amount, a name or a catalog is wrong",
     UNAVAILABLE: "unavailable: no answer from the ledger (its owner is silent, it is not there, the disk is full)",
-    INTEGRITY: "integrity: the ledger does not verify or does not reconcile",
+    INTEGRITY: "integrity: the ledger does not verify or reconcile, or what a dead process left is not whole",
 }
 
 

@@ -25,7 +25,7 @@ from agentbudget.cli.fleet_worker import INPUT, OUTPUT, Report, Spec
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from agentbudget.account.decision import HoldView
+    from agentbudget.runtime.views import Balance, OpenHold
 
 CUSTOMER: Final = "acme"
 MAX_WORKERS: Final = 32
@@ -181,10 +181,9 @@ class Fleet:
         """Read the wallet from the file, and see which dead processes have been replayed."""
         from agentbudget.runtime.sharing import database_of, spool_folder
 
-        link = reader.customer(CUSTOMER).link
-        view, holds = link.read("balance"), link.read("holds")
+        acme = reader.customer(CUSTOMER)
         dead = {life.last.holder for life in self._lives if life.is_killed}
-        self._totals = _totals(view, holds, dead)
+        self._totals = _totals(acme.wallet.balance(), acme.holds(), dead)
         spools = spool_folder(database_of(self._url))
         for life in list(self._waiting):
             if life.last.holder and not any(Path(spools).glob(f"{life.last.holder}*")):
@@ -239,10 +238,9 @@ def wallet_for(workers: int, model: str) -> Credits:
     return Credits.of_nano(-(-nano // 100_000_000) * 100_000_000)
 
 
-def _totals(view: Any, holds: tuple[HoldView, ...], dead: set[str]) -> Totals:
-    of_dead = sum(hold.amount for hold in holds if hold.holder and hold.holder in dead)
-    amounts = (view.available, view.held, of_dead, view.suspended, view.consumed)
-    return Totals(*(Credits.of_nano(nano) for nano in amounts))
+def _totals(balance: Balance, holds: tuple[OpenHold, ...], dead: set[str]) -> Totals:
+    of_dead = sum((one.amount for one in holds if one.holder and one.holder in dead), Credits(0))
+    return Totals(balance.available, balance.held, of_dead, balance.suspended, balance.consumed)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

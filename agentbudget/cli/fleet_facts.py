@@ -146,7 +146,7 @@ def _wait_until_replayed(runtime: Runtime, customer: Customer) -> int:
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         runtime.sweep()
-        holds: tuple[object, ...] = customer.link.read("holds")
+        holds = customer.holds()
         if not holds or time.monotonic() > deadline:
             return len(holds)
         time.sleep(0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
@@ -10,12 +9,12 @@ from typing import Final, Self
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from agentbudget.amounts import Credits
 from agentbudget.cli.fleet_facts import FleetFacts, FleetProof, Happening, Look, Totals, WorkerRow
+from agentbudget.cli.tables import kept_ledger, proven
 
 _EVENTS_SHOWN: Final = 6
 _COLORS: Final = {"killed": "red", "owns": "cyan", "replayed": "green", "ended": "bold red"}
@@ -56,7 +55,7 @@ class FleetLines(SilentFleet):
         if tenths > self._tenths:
             self._tenths = tenths
             steps = sum(row.steps for row in look.workers)
-            self._screen.print(f"       {steps} steps; {_totals(look.totals)}", markup=False)
+            self._screen.print(f"       {steps} steps; {_totals(look.totals)}", markup=False, soft_wrap=True)
 
     def happened(self, one: Happening) -> None:
         """Print the event."""
@@ -132,7 +131,7 @@ def print_fleet_report(screen: Console, facts: FleetFacts, *, kept: str | None) 
     for part in fleet_report(facts):
         screen.print(part)
     if kept is not None:
-        screen.print(_look_further(facts, kept))
+        screen.print(kept_ledger(kept, f"agentbudget wallet balance {facts.customer}", "agentbudget ledger verify"))
 
 
 def fleet_report(facts: FleetFacts) -> Iterator[RenderableType]:
@@ -163,9 +162,7 @@ def _claims(proof: FleetProof) -> Iterator[tuple[bool, str]]:
     yield proof.unresolved == 0, f"{proof.unresolved} holds of dead processes left"
     yield (
         proof.verified and not proof.differences,
-        (
-            f"{proof.entries} entries, chain {'verified' if proof.verified else 'DAMAGED'}, {proof.differences} differences"
-        ),
+        proven(proof.entries, verified=proof.verified, differences=proof.differences),
     )
 
 
@@ -174,10 +171,3 @@ def _totals(totals: Totals) -> str:
     said += [f"of it by the killed {totals.dead.decimal:.6f}"] if totals.dead else []
     said += [f"suspended {totals.suspended.decimal:.6f}"] if totals.suspended else []
     return ", ".join(said)
-
-
-def _look_further(facts: FleetFacts, kept: str) -> RenderableType:
-    url = shlex.quote(f"sqlite:///{kept}")
-    commands = (f"agentbudget wallet balance {facts.customer}", "agentbudget ledger verify")
-    lines = "\n".join([f"export AGENTBUDGET_LEDGER={url}", *commands])
-    return Group(Text(f"\nThe ledger is kept in {kept}. Look at it:"), Padding(Text(lines, style="cyan"), (0, 2)))

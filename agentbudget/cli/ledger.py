@@ -1,4 +1,4 @@
-"""``agentbudget ledger``: prove it, copy it, and check it against the account."""
+"""``agentbudget ledger``: prove it, copy it, move it, and check it against the account."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +14,14 @@ import msgspec
 import typer
 
 from agentbudget.cli.answer import Answer, answers
-from agentbudget.cli.failures import DONE, INTEGRITY
-from agentbudget.cli.options import JsonOption, LedgerOption, archive, ledger_url
+from agentbudget.cli.failures import DONE, INTEGRITY, UNAVAILABLE
+from agentbudget.cli.options import CatalogOption, JsonOption, LedgerOption, archive, ledger_url, writer
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from agentbudget.ledger.chain import Anchor
 
-app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, export, import.")
+app = typer.Typer(name="ledger", help="The ledger: verify, reconcile, recover, export, import, migrate, move.")
 
 
 @app.command("verify")
@@ -76,6 +76,36 @@ def reconcile(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answe
     return Answer(data, lambda console: console.print(made if found else title), INTEGRITY if found else DONE)
 
 
+@app.command("recover")
+@answers
+def recover(
+    orderly_shutdown: Annotated[
+        bool,
+        typer.Option(
+            "--orderly-shutdown",
+            help="The machine was shut down in order before its last start: older files are whole.",
+        ),
+    ] = False,
+    ledger: LedgerOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Book what killed processes of this machine had not reported, also what was set aside before. It happens by itself; this
+    says what is left, and why."""
+    from agentbudget.cli.data import to_data
+    from agentbudget.cli.tables import pairs
+
+    with writer(ledger, catalog) as runtime:
+        done = runtime.ledger.recover(orderly_shutdown=orderly_shutdown)
+    left = [*(f"{name}: {why}" for name, why in zip(done.waiting, done.why_waiting, strict=True)), *done.words]
+    counts = ("spools", "leases", "reported", "unknown", "corrected")
+    shown = [(name, getattr(done, name)) for name in counts] + [("waiting", done.waiting), ("set aside", done.damaged)]
+    made = pairs("spools of dead processes", [*shown, *(("why", why) for why in left)])
+    code = INTEGRITY if done.damaged else UNAVAILABLE if done.waiting else DONE
+    data = {"ok": code == DONE, **{name: to_data(value) for name, value in to_data(done).items()}}
+    return Answer(data, lambda console: console.print(made), code)
+
+
 @app.command("export")
 @answers
 def export(
@@ -122,6 +152,53 @@ def import_(
     heads = {name: {"seq": anchor.seq, "hash": anchor.hash} for name, anchor in report.heads.items()}
     data = {"imported": report.imported, "skipped": report.skipped, "heads": heads}
     return Answer(data, lambda console: console.print(said, markup=False))
+
+
+@app.command("migrate")
+@answers
+def migrate(ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
+    """Make the ledger, or bring it to the schema of this version, as a user who may; opening it for writing does the same."""
+    from agentbudget.ledger.store import migrate as migrate_ledger
+
+    before, now = migrate_ledger(ledger_url(ledger))
+    said = f"schema {now}, as before" if before == now else f"schema {now} (before: {before or 'none'})"
+    return Answer({"before": before, "now": now}, lambda console: console.print(said, markup=False))
+
+
+@app.command("move")
+@answers
+def move(
+    to: Annotated[str, typer.Argument(metavar="TO", help="Where to, as postgresql+psycopg://user@host/database.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Copy a ledger into another database, with the same records and hashes, and verify the copy. Nobody may have it open
+    for writing. The old one stays as it is: keep it as a backup, and point AGENTBUDGET_LEDGER at the new one."""
+    from agentbudget.cli.tables import count
+    from agentbudget.ledger.store import open_journal
+    from agentbudget.ledger.transfer import move_entries
+
+    _finish_reports(ledger)
+    with closing(open_journal(ledger_url(ledger))) as source, closing(open_journal(ledger_url(to))) as target:
+        for journal in (source, target):
+            journal.claim(f"agentbudget ledger move, process {os.getpid()}")
+        report = move_entries(source, target)
+    said = (
+        f"{count(report.imported, 'entry')} moved and verified, {report.skipped} there already; use the new ledger now"
+    )
+    heads = {name: {"seq": anchor.seq, "hash": anchor.hash} for name, anchor in report.heads.items()}
+    data = {"imported": report.imported, "skipped": report.skipped, "heads": heads}
+    return Answer(data, lambda console: console.print(said, markup=False))
+
+
+def _finish_reports(ledger: str | None) -> None:
+    """Book what dead processes left in their spools: these stand beside the old ledger, and belong into what is moved."""
+    with writer(ledger) as runtime:
+        done = runtime.ledger.recover()
+    left = [*done.waiting, *done.damaged]
+    if left:
+        what = f"killed processes left {', '.join(left)}, which cannot be booked whole"
+        raise InvalidRequest(f"{what}: see `agentbudget ledger recover`, and move these files away to go on", "ledger")
 
 
 def _said(fault: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +20,9 @@ from agentbudget.cli.options import (
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from agentbudget.account.decision import HoldView
+    from agentbudget.amounts import Credits
     from agentbudget.runtime.customer import Customer
+    from agentbudget.runtime.views import OpenHold
 
 app = typer.Typer(name="session", help="Sessions that are not over: list, show, pause, resume, fund, close.")
 
@@ -124,7 +124,7 @@ def close(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> Answer:
-    """End a session and its children: no further step of it runs. Steps that are open still settle. Again: nothing."""
+    """End a session and its children: no further step of it runs. Steps that are open still settle."""
     with writer(ledger, catalog) as runtime:
         one = _with_session(runtime.customer(customer), session)
         last = one.sessions.get(session)
@@ -145,22 +145,22 @@ def _answer(customer: Customer, session: str, *, last: Any = None) -> Answer:
     from agentbudget.runtime.views import at
 
     data = _status(customer, session, last)
-    leases = [hold for hold in _leases(customer) if hold.session == session]
+    leases = _leases(customer, session)
     own = {**data, **to_data(_leased(leases, session))}
     notes = [note for note in customer.denials() if note.session == session]
     made = [pairs(f"session {session}", [(name.replace("_", " "), value) for name, value in own.items()][1:])]
     if leases:
-        held = [
-            (hold.holder, hold.kind, hold.name, _credits(hold.amount), at(hold.opened_us), at(hold.suspended_us))
-            for hold in leases
+        holders = [
+            (one.holder, one.kind, one.name, one.amount, _counted(one), one.opened_at, one.suspended_at)
+            for one in leases
         ]
-        columns = ("leased by", "kind", "model or tool", "held", "since", "silent since")
-        made.append(table("leases", columns, held, right=("held",)))
+        columns = ("leased by", "kind", "model or tool", "held", "and", "since", "silent since")
+        made.append(table("leases", columns, holders, right=("held",)))
     if notes:
-        rows = [(at(note.time_us), note.reason, note.entity, note.kind, note.name, note.count) for note in notes]
-        columns = ("at", "reason", "entity", "kind", "model or tool", "times")
-        made.append(table("refusals, newest first", columns, rows, right=("times",)))
-    told = {"leases": [_lease_data(hold) for hold in leases], "refusals": to_data(notes)}
+        refused = [(at(note.time_us), note.reason, note.entity, note.kind, note.name, note.count) for note in notes]
+        names = ("at", "reason", "entity", "kind", "model or tool", "times")
+        made.append(table("refusals, newest first", names, refused, right=("times",)))
+    told = {"leases": [_lease_data(one) for one in leases], "refusals": to_data(notes)}
     return Answer({"customer": customer.id, **own, **told}, lambda console: console.print(*made))
 
 
@@ -177,33 +177,28 @@ def _status(customer: Customer, session: str, last: Any) -> dict[str, Any]:
     return dict(data)
 
 
-def _leases(customer: Customer) -> list[HoldView]:
-    """The open holds that are leases: their steps are decided in the process that holds them."""
-    holds: tuple[HoldView, ...] = customer.link.read("holds")
-    return [hold for hold in holds if hold.holder]
+def _leases(customer: Customer, session: str = "") -> list[OpenHold]:
+    """The open holds (of a session) that are leases: their steps are decided in the process that holds them."""
+    return [one for one in customer.holds(session) if one.holder]
 
 
-def _leased(leases: list[HoldView], session: str) -> dict[str, Any]:
+def _leased(leases: list[OpenHold], session: str) -> dict[str, Credits]:
     """Of a session, its children's not counted: what is leased, and of that what holders have that went silent."""
-    sums: Counter[str] = Counter()
-    for hold in leases:
-        if hold.session == session:
-            sums["leased"] += hold.amount
-            sums["suspended"] += 0 if hold.suspended_us is None else hold.amount
-    return {name: _credits(sums[name]) for name in ("leased", "suspended")}
-
-
-def _lease_data(hold: HoldView) -> dict[str, Any]:
-    """A lease as data: amounts in credits."""
-    from agentbudget.cli.data import to_data
-    from agentbudget.runtime.views import at
-
-    known = {"id": hold.step, "holder": hold.holder, "kind": hold.kind, "name": hold.name}
-    times = {"opened_at": to_data(at(hold.opened_us)), "suspended_at": to_data(at(hold.suspended_us))}
-    return {**known, "amount": str(_credits(hold.amount)), **times}
-
-
-def _credits(nano: int) -> Any:
     from agentbudget.amounts import Credits
 
-    return Credits.of_nano(nano)
+    own = [one for one in leases if one.session == session]
+    silent = [one for one in own if one.suspended_at is not None]
+    return {
+        name: sum((one.amount for one in some), Credits(0)) for name, some in (("leased", own), ("suspended", silent))
+    }
+
+
+def _counted(lease: OpenHold) -> str:
+    return ", ".join(f"{units} {measure}" for measure, units in lease.measures.items())
+
+
+def _lease_data(lease: OpenHold) -> dict[str, Any]:
+    from agentbudget.cli.data import to_data
+
+    names = ("id", "holder", "kind", "name", "amount", "measures", "opened_at", "suspended_at")
+    return {name: to_data(getattr(lease, name)) for name in names}

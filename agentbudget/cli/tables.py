@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,21 @@ def count(number: int, noun: str) -> str:
     """``1 entry``, ``2 entries``, ``0 differences``."""
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number} {noun if number == 1 else plural}"
+
+
+def kept_ledger(path: str, *commands: str) -> RenderableType:
+    """Where a demonstration's ledger is kept, and commands that look at it."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    lines = "\n".join([f"export AGENTBUDGET_LEDGER={shlex.quote(f'sqlite:///{path}')}", *commands])
+    return Group(Text(f"\nThe ledger is kept in {path}. Look at it:"), Padding(Text(lines, style="cyan"), (0, 2)))
+
+
+def proven(entries: int, *, verified: bool, differences: int) -> str:
+    """A ledger that was checked, in words."""
+    return f"{entries} entries, chain {'verified' if verified else 'DAMAGED'}, {differences} differences"
 
 
 def _titled(title: str, made: Table) -> RenderableType:

@@ -26,11 +26,8 @@ from agentbudget.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import RenderableType
 
-    from agentbudget.amounts import Credits
     from agentbudget.runtime.statement import StatementLine
     from agentbudget.runtime.views import Balance, Grant
 
@@ -112,16 +109,12 @@ def void(
 def balance(customer: CustomerArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> Answer:
     """Show what is available, held (of it leased, of that by processes gone silent), consumed and owed, and every grant
     in burn order."""
-    from agentbudget.amounts import Credits
     from agentbudget.cli.data import to_data
-    from agentbudget.runtime.views import balance_of
 
     with reader(ledger) as runtime:
-        view = runtime.customer(customer).link.read("balance")
-    found = balance_of(view)
-    leased = {name: Credits.of_nano(getattr(view, name)) for name in ("leased", "suspended")}
-    made = balance_tables(customer, found, leased=leased)
-    return Answer({"customer": customer, **to_data(found), **to_data(leased)}, lambda console: console.print(*made))
+        found = runtime.customer(customer).wallet.balance()
+    made = balance_tables(customer, found)
+    return Answer({"customer": customer, **to_data(found)}, lambda console: console.print(*made))
 
 
 @app.command("statement")
@@ -145,14 +138,13 @@ def statement(
     return Answer({"customer": customer, "lines": to_data(lines)}, lambda console: console.print(made))
 
 
-def balance_tables(
-    customer: str, found: Balance, *, with_expiry: bool = True, leased: Mapping[str, Credits] | None = None
-) -> tuple[RenderableType, ...]:
-    """The totals and the grants of a wallet in burn order. ``leased``: what of the held credits is leased, by name."""
+def balance_tables(customer: str, found: Balance, *, with_expiry: bool = True) -> tuple[RenderableType, ...]:
+    """The totals and the grants of a wallet in burn order."""
     from agentbudget.cli.tables import pairs, table
 
     totals = [(name, getattr(found, name)) for name in _TOTALS if name in _ALWAYS or getattr(found, name)]
-    totals += [(f"{name} (of held)", amount) for name, amount in (leased or {}).items() if amount]
+    parts = (("leased", found.leased), ("suspended", found.suspended))
+    totals += [(f"{name} (of held)", amount) for name, amount in parts if amount]
     columns = _GRANT_COLUMNS if with_expiry else _GRANT_COLUMNS[:-1]
     rows = [_grant_row(grant)[: len(columns)] for grant in found.grants]
     return pairs(f"Wallet of {customer}, in credits", totals), table("", columns, rows, right=_AMOUNTS)

@@ -69,6 +69,21 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     v: int = RECORD_VERSION
 
 
+class _Record(Struct, frozen=True, gc=False):
+    """An :class:`Entry` as it is written, with its body as it was decided: one pass over both."""
+
+    customer: str
+    seq: int
+    time_us: int
+    kind: str
+    postings: tuple[Posting, ...]
+    body: Struct
+    prev: str
+    key: str | None
+    request: str | None
+    v: int
+
+
 class Sealed(Struct, frozen=True, gc=False):
     """An entry in its place: the columns that the store indexes, the record and its hash (hex)."""
 
@@ -90,11 +105,12 @@ def genesis(customer: str) -> str:
 
 def seal(draft: Draft, prev: str) -> Sealed:
     """Put a draft in its place after the entry whose hash is ``prev``."""
-    entry = Entry(
-        customer=draft.customer, seq=draft.seq, time_us=draft.time_us, kind=draft.kind, postings=draft.postings,
-        body=msgspec.Raw(_encoder.encode(draft.body)), prev=prev, key=draft.key, request=draft.request,
+    record = _encoder.encode(
+        _Record(
+            draft.customer, draft.seq, draft.time_us, draft.kind, draft.postings, draft.body, prev, draft.key,
+            draft.request, RECORD_VERSION,
+        )
     )  # fmt: skip
-    record = _encoder.encode(entry)
     return Sealed(draft.customer, draft.seq, draft.key, record, hash_of(record))
 
 

@@ -18,6 +18,14 @@ COLLISION: Final = (
 """The words of ``OwnerUnavailable`` when (customer, seq) or (customer, key) is taken."""
 
 
+FORKED: Final = (
+    "this process was forked after the ledger was opened, and two processes must not write through one connection",
+    "",
+    "open the ledger (or the Runtime) in the child, after the fork",
+)
+"""The words of ``OwnerUnavailable`` in a forked child."""
+
+
 def fenced(epoch: int, owner: str) -> OwnerUnavailable:
     """The refusal of a transaction whose epoch (0: never claimed) is not the store's; ``owner`` has the ledger now."""
     if not epoch:

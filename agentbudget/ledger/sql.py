@@ -1,5 +1,5 @@
-"""The journal in SQL: SQLite, in WAL mode. What is SQLite's own is in ``sqlite.py``; another database is another such
-file.
+"""The journal in SQL: SQLite, in WAL mode. What is SQLite's own is in ``sqlite.py``; PostgreSQL is in ``postgres/``, and
+reads through the archive of this file.
 
 Statements run on the driver's own connection: through SQLAlchemy's, a commit costs a third more. Writes have one
 connection, reads another, so that a reader in this process never sees what is not committed.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import astuple
 
@@ -19,11 +19,12 @@ from agentbudget.errors import InvalidRequest, LedgerCorrupt, OwnerUnavailable
 from agentbudget.ledger import statements as sql
 from agentbudget.ledger.chain import checked
 from agentbudget.ledger.entry import Sealed
+from agentbudget.ledger.forking import in_forked_child
 from agentbudget.ledger.journal import Batch, DenialNote, Loaded, Snapshot
-from agentbudget.ledger.loading import digest, fenced, start_after
+from agentbudget.ledger.loading import FORKED, digest, fenced, start_after
 from agentbudget.ledger.migrations import HEAD, recorded
 from agentbudget.ledger.ownerfile import OwnerFile
-from agentbudget.ledger.sqlite import BUSY_TIMEOUT_MS, Reader, SqliteFile, Synchronous, in_forked_child, leak
+from agentbudget.ledger.sqlite import BUSY_TIMEOUT_MS, Reader, SqliteFile, Synchronous, leak
 
 PAGE: Final = 1_000
 """Entries read at once: no read transaction stays open between pages, so a slow reader never holds up a checkpoint."""
@@ -35,23 +36,27 @@ DENIALS_KEPT: Final = 100_000
 """Denial notes that survive a claim; older ones are dropped then: some 20 MB of what people may still want to look
 at."""
 
-_FORKED: Final = (
-    "this process was forked after the ledger was opened, and two processes must not write through one connection",
-    "",
-    "open the ledger (or the Runtime) in the child, after the fork",
-)
+
+class Rows(Protocol):
+    """What an archive reads from: safe for many threads, and opened anew by itself in a forked child."""
+
+    def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one statement, as its own short read transaction."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class SqlArchive:
     """The readers' side of a SQL ledger; safe for many threads, and opened anew by itself in a forked child."""
 
-    def __init__(self, file: SqliteFile) -> None:
-        self._reader = Reader(file)
+    def __init__(self, reader: Rows) -> None:
+        self._reader = reader
 
     @classmethod
     def open(cls, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> SqlArchive:
         """Read a ledger beside whoever writes it; raises ``OwnerUnavailable`` when there is none."""
-        archive = cls(SqliteFile.of_url(url, busy_timeout_ms=busy_timeout_ms))
+        archive = cls(Reader(SqliteFile.of_url(url, busy_timeout_ms=busy_timeout_ms)))
         archive._reader.rows(sql.OWNER)
         return archive
 
@@ -113,7 +118,7 @@ class SqlJournal:
 
     def __init__(self, file: SqliteFile, *, lock: OwnerFile | None, clock: Clock) -> None:
         self._file, self._lock, self._clock = file, lock, clock
-        self._archive = SqlArchive(file)
+        self._archive = SqlArchive(Reader(file))
         self._writer: sqlite3.Connection | None = None
         self._epoch, self._pid, self._closed = 0, os.getpid(), False
         in_forked_child(self.forget)
@@ -246,7 +251,7 @@ class SqlJournal:
 
     def _refuse_forked(self) -> None:
         if os.getpid() != self._pid:
-            raise OwnerUnavailable(*_FORKED)
+            raise OwnerUnavailable(*FORKED)
 
     def _require_epoch(self, connection: sqlite3.Connection) -> None:
         epoch, owner = connection.execute(sql.OWNER).fetchone() or (0, "")

@@ -6,12 +6,12 @@ import ctypes
 import os
 import sqlite3
 import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 from agentbudget.errors import AgentBudgetError, InvalidRequest, LedgerCorrupt, OwnerUnavailable
+from agentbudget.ledger.forking import in_forked_child
 from agentbudget.ledger.loading import COLLISION
 from agentbudget.ledger.migrations import HEAD, recorded
 
@@ -108,6 +108,16 @@ class SqliteFile:
             connection, live = self._frozen(), False
             self._require_schema(connection)
         return connection, live
+
+    def revision(self) -> str | None:
+        """The schema that the file has; None when there is none. See ``migrations.recorded``."""
+        if not os.path.exists(self.path):
+            return None
+        connection = self._connect("mode=ro")
+        try:
+            return recorded(connection)
+        finally:
+            connection.close()
 
     def failure(self, error: sqlite3.Error) -> AgentBudgetError:
         """What an error of SQLite means here. Raw messages are passed on only where they name tables, never rows."""
@@ -209,18 +219,6 @@ class Reader:
     def _leave_to_parent(self) -> None:
         leak(self._connection)
         self._connection, self._pid, self._mutex = None, os.getpid(), threading.Lock()
-
-
-def in_forked_child(call: Callable[[], None]) -> None:
-    """Call a method first thing in every child forked from now on, for as long as its object lives."""
-    method = weakref.WeakMethod(call)
-
-    def call_if_alive() -> None:
-        alive = method()
-        if alive is not None:
-            alive()
-
-    os.register_at_fork(after_in_child=call_if_alive)
 
 
 def leak(connection: sqlite3.Connection | None) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 _BIG_ID = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER counts up by itself in SQLite
+_ID = Text().with_variant(Text(collation="C"), "postgresql")  # in the order of their bytes, as SQLite has them
 _WITH_KEY = text("key IS NOT NULL")
 
 
@@ -28,10 +29,10 @@ class EntryRow(LedgerTable, table=True):
     __table_args__ = (
         Index("entries_key", "customer", "key", unique=True, sqlite_where=_WITH_KEY, postgresql_where=_WITH_KEY),
     )
-    customer: str = Field(sa_column=Column("customer", Text, primary_key=True))
+    customer: str = Field(sa_column=Column("customer", _ID, primary_key=True))
     seq: int = Field(sa_column=Column("seq", BigInteger, primary_key=True, autoincrement=False))
     epoch: int = Field(sa_column=Column("epoch", BigInteger, nullable=False))
-    key: str | None = Field(default=None, sa_column=Column("key", Text, nullable=True))
+    key: str | None = Field(default=None, sa_column=Column("key", _ID, nullable=True))
     record: bytes = Field(sa_column=Column("record", LargeBinary, nullable=False))
     hash: str = Field(sa_column=Column("hash", Text, nullable=False))
 
@@ -41,7 +42,7 @@ class SnapshotRow(LedgerTable, table=True):
     ignored."""
 
     __tablename__ = "snapshots"
-    customer: str = Field(sa_column=Column("customer", Text, primary_key=True))
+    customer: str = Field(sa_column=Column("customer", _ID, primary_key=True))
     seq: int = Field(sa_column=Column("seq", BigInteger, nullable=False))
     head: str = Field(sa_column=Column("head", Text, nullable=False))
     format: int = Field(sa_column=Column("format", Integer, nullable=False))
@@ -50,7 +51,8 @@ class SnapshotRow(LedgerTable, table=True):
 
 
 class OwnerRow(LedgerTable, table=True):
-    """Who may write a shard: the epoch that every transaction checks. One shard, 0, owns all customers for now."""
+    """Who may write a shard: the epoch that every transaction checks. SQLite has one, 0, for all customers; PostgreSQL has
+    those of ``shards.py``."""
 
     __tablename__ = "owners"
     shard: int = Field(default=0, sa_column=Column("shard", Integer, primary_key=True, autoincrement=False))
@@ -65,7 +67,7 @@ class DenialRow(LedgerTable, table=True):
     __tablename__ = "denials"
     __table_args__ = (Index("denials_customer", "customer", "id"),)
     id: int | None = Field(default=None, sa_column=Column("id", _BIG_ID, primary_key=True, autoincrement=True))
-    customer: str = Field(sa_column=Column("customer", Text, nullable=False))
+    customer: str = Field(sa_column=Column("customer", _ID, nullable=False))
     time_us: int = Field(sa_column=Column("time_us", BigInteger, nullable=False))
     session: str = Field(sa_column=Column("session", Text, nullable=False))
     entity: str = Field(sa_column=Column("entity", Text, nullable=False))

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from agentbudget.errors import InvalidRequest, LedgerCorrupt
-from agentbudget.ledger.chain import Anchor, Broken, Header, Walk, header_of
+from agentbudget.ledger.chain import Anchor, Broken, Header, Walk, header_of, verify_ledger
 from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Archive, Batch
 from agentbudget.ledger.store import Store
@@ -96,6 +96,16 @@ def import_lines(lines: Iterable[bytes], journal: Store) -> ImportReport:
             journal.commit(Batch(entries=batch))
             imported += len(batch)
     return ImportReport(imported, trailer.entries - imported, trailer.heads)
+
+
+def move_entries(source: Archive, target: Store) -> ImportReport:
+    """Copy every entry into a claimed journal, byte for byte, and prove that it holds the same chains. ``source`` must not be
+    written meanwhile. Raises as :func:`import_lines` does."""
+    report = import_lines(export_lines(source), target)
+    faults = verify_ledger(target, report.heads).faults
+    if faults:
+        raise LedgerCorrupt(f"the copy does not verify: {faults[0].what}", faults[0].customer, faults[0].seq)
+    return report
 
 
 def _prove(lines: Iterable[bytes], archive: Archive, spool: IO[bytes]) -> tuple[Trailer, dict[str, int]]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypedDict
 
 import msgspec
 from msgspec import Struct
 
-from agentbudget.account.commands import Hold, Kind
+from agentbudget.account.commands import LEASE_PREFIX, Hold, Kind
 from agentbudget.amounts import MAX_NANO, USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
 from agentbudget.catalog.estimate import Estimate, Estimator, serialise
 from agentbudget.catalog.pricing import Plain
 from agentbudget.catalog.usage import MAX_COUNT, Usage
 from agentbudget.errors import InvalidAmount, InvalidRequest
+from agentbudget.runtime.lease import PlainKey
 
 MODEL_KINDS: Final = ("llm", "embedding")
 MAX_KEY: Final = 150
 """Longest key of a caller: ids are at most 200 characters, and the parts of a hold add to its key."""
-_TAKEN_PREFIXES: Final = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:")
+_TAKEN_PREFIXES: Final = ("grant:", "void:", "adjust:", "payment:", "session:", "fund:", LEASE_PREFIX)
 _FINGERPRINT_DIGITS: Final = 16
 
 
@@ -209,6 +210,43 @@ def fixed(ask: Ask, catalog: Catalog, caps: Caps, nano: int) -> Priced:
     cap = _cap(ask, caps) if ask.kind == "llm" else None
     tokens = (ask.input_tokens or 0) + (cap or 0) if ask.is_model else 0
     return Priced(nano, measures_of(ask, catalog, tokens), catalog, cap)
+
+
+class Stated:
+    """Steps at prices that callers state, by what they state: their tools' few prices come again at every step. Not for model
+    steps, nor where requests or arguments are given: those are not kept."""
+
+    __slots__ = ("_of", "catalog")
+
+    def __init__(self, catalog: Catalog, nano: Callable[[Amount | USD], int]) -> None:
+        self.catalog = catalog
+
+        def of(kind: Kind, feature: str | None, **what: Any) -> tuple[Ask, Priced, PlainKey]:
+            ask = Ask(kind=kind, **what)
+            asked = ask if ask.feature is not None or feature is None else msgspec.structs.replace(ask, feature=feature)
+            return ask, fixed(asked, catalog, _NO_CAPS, nano(what["amount"])), lease_key(ask)
+
+        self._of = lru_cache(maxsize=256, typed=True)(of)
+
+    def find(self, kind: Kind, feature: str | None, what: StepArguments) -> tuple[Ask, Priced, PlainKey] | None:
+        """What is asked, what it holds, and the lease that serves it; None for steps that are not remembered."""
+        if what.get("amount") is None or kind in MODEL_KINDS or not _NOT_KEPT.isdisjoint(what):
+            return None
+        try:
+            return self._of(kind, feature, **what)
+        except TypeError:  # something in it has no hash
+            return None
+
+
+_NOT_KEPT: Final = frozenset(("request", "arguments", "key", "fingerprint"))
+_NO_CAPS: Final = Caps()
+
+
+def lease_key(ask: Ask) -> PlainKey:
+    """The lease that serves steps like this one, as a plain ``Key``: it is looked up at every step."""
+    if ask.kind in MODEL_KINDS:
+        return (ask.kind, ask.model, None, ask.feature, ask.wind_down)
+    return (ask.kind, None, ask.name, ask.feature, ask.wind_down)
 
 
 def with_cap(priced: Priced, cap: int) -> Priced:

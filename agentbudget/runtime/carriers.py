@@ -112,7 +112,7 @@ def handle_of(session: Session, ledger: str, catalog: Catalog) -> SessionHandle:
     """See ``Session.handle``."""
     own = None if catalog == Catalog.bundled() else (catalog.text, catalog.format, catalog.source)
     return SessionHandle(
-        ledger, session.link.customer, session.id, session.mode, session.on_short, session.caps, own, trace_here(),
+        ledger, session.link.customer, session.id, session.stated_mode, session.on_short, session.caps, own, trace_here(),
         "" if session.link.holder is None else session.link.holder.id,
         "ray" if isinstance(session.link.host, RayHost) else "local",
     )  # fmt: skip

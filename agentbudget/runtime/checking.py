@@ -3,6 +3,8 @@ for a customer that nobody created."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args, get_origin, get_type_hints
+
 import msgspec
 
 from agentbudget.account.commands import Command, Explain, ExtendHold, FanOut, FundSession, Hold, OpenSession
@@ -21,8 +23,19 @@ def malformed(command: Command) -> InvalidRequest | None:
         _checked(_pack(command))
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         what, _, place = str(error).partition(" - at ")
-        return InvalidRequest(what, place.strip("`").removeprefix("$.") or type(command).__name__)
+        field = place.strip("`").removeprefix("$.")
+        words = _words_of(command, field) if what.startswith("Invalid enum value") else ()
+        return InvalidRequest(
+            f"{what}; use one of {', '.join(words)}" if words else what, field or type(command).__name__
+        )
     return None
+
+
+def _words_of(command: Command, field: str) -> tuple[str, ...]:
+    """What a field may be that is one of a few words; empty for any other."""
+    kind = get_type_hints(type(command)).get(field)
+    plain = [one for part in (kind, *get_args(kind)) if get_origin(part) is Literal for one in get_args(part)]
+    return tuple(dict.fromkeys(plain))
 
 
 def unknown_customer(customer: str, command: Command) -> Decision | InvalidRequest:

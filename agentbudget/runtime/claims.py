@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 Done = Callable[[Any], None]
 
 
+class NoRoom(Exception):
+    """The spool has no room for another lease."""
+
+
 class Claim:
     """A caller that needs the owner before its step may begin: one place in a message of a lease. As a ``Waiting`` it ends
     with the number of the step that has begun on ``lease``, the owner's ``Renewed`` when it did not, or None when another

@@ -42,10 +42,12 @@ from agentbudget.runtime.views import (
     Balance,
     Grant,
     Limit,
+    OpenHold,
     SessionStatus,
     balance_of,
     grant_of,
     limit_of,
+    open_hold_of,
     status_of,
     to_us,
 )
@@ -109,6 +111,10 @@ class Customer:
     def resume(self, entity: str | None = None) -> None:
         """End a pause."""
         self.link.ask(SetPaused(entity or ROOT, False))
+
+    def holds(self, session: str = "") -> tuple[OpenHold, ...]:
+        """Everything that is held now (of one session): open steps, and what processes have leased."""
+        return tuple(open_hold_of(view) for view in self.link.read("holds", session))
 
     def denials(self, limit: int = 100) -> list[DenialNote]:
         """The newest refusals, coalesced, newest first; best effort (DESIGN.md §4)."""

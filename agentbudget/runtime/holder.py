@@ -6,7 +6,6 @@ idle. Steps never wait for this thread.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
+from agentbudget.runtime.claims import NoRoom
 from agentbudget.runtime.host import Beat, Beaten, Host, Plan, Slot
 from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.lease import HOLDER_TTL_US, MARGIN_US, Key, Lease, Trail
@@ -31,12 +31,19 @@ BEAT_SECONDS: Final = 1.0
 UNOPENED_KEPT: Final = 1_000
 """Leases remembered that were never opened; a message arrives twice within seconds, or not at all."""
 UNOPENED_US: Final = 120 * SECOND_US
+SAID_AGAIN_US: Final = 60 * SECOND_US
+"""A spool that stays full is said so often: a thousand sessions that meet it make one line, and a day of it is not forgotten."""
 FAREWELL_SECONDS: Final = 5.0
 """How long closing waits for the last reports to be booked; what was not heard by then is in the spool."""
 
 
 class Spool(Protocol):
     """Where the steps of this process's leases are written so that the next process can book them (``spool.py``)."""
+
+    @property
+    def lack(self) -> str:
+        """Why there is no room, in words, and what to do."""
+        ...
 
     def trail(self, customer: str, lease: str, session: str, key: Key, on_unknown: str) -> Trail | None: ...
     def close(self) -> None: ...
@@ -68,7 +75,8 @@ class Holder:
         self._keeper: threading.Thread | None = None
         self._spool: Spool | None = None
         self._has_spool = False
-        self.is_closed = False
+        self._said_full_us: int | None = None
+        self._is_unheard = self.is_closed = False
 
     def forked(self) -> None:
         """In a forked child: everything leased is the parent's; this process begins as a holder of its own."""
@@ -86,7 +94,9 @@ class Holder:
             self._keep()
 
     def trail(self, own: SessionLeases, lease: str, key: Key) -> Trail | None:
-        """Where a lease's steps are written; None for a ledger that does not outlive the process."""
+        """Where a lease's steps are written; None for a ledger that does not outlive the process. Raises ``NoRoom``."""
+        if self.is_closed:
+            raise OwnerUnavailable("the ledger is closed", "", "open the Runtime again")
         if self._open_spool is None:
             return None
         with self._lock:
@@ -97,8 +107,20 @@ class Holder:
             return None
         trail = spool.trail(own.customer, lease, own.id, key, own.on_unknown)
         if trail is None:
-            raise OwnerUnavailable("the spool has no room for another lease", "", "free some space on its disk")
+            raise NoRoom
         return trail
+
+    def spool_is_full(self) -> None:
+        """A session has gone strict for lack of room: say it, once in a while."""
+        now_us, said_us = self.clock.monotonic_us(), self._said_full_us
+        if said_us is not None and now_us - said_us < SAID_AGAIN_US:
+            return
+        self._said_full_us = now_us
+        _log.warning(
+            "a session has gone strict, as every session will whose steps do not fit: from now on the owner holds each of its "
+            "steps, a commit before and after it, because the spool has no room: %s. Sessions opened after that are leased "
+            "again", "it is gone" if self._spool is None else self._spool.lack,
+        )  # fmt: skip
 
     def heard(self, sent_us: int) -> None:
         """The owner answered something that was sent then: it counts this process's silence from there."""
@@ -106,11 +128,11 @@ class Holder:
         if until_us > self.alive_until_us:
             self.alive_until_us = until_us
 
-    def recalled(self, customer: str, leases: Iterable[str]) -> None:
-        """Give back what is idle of these leases; each answers, if only that nothing is."""
+    def recalled(self, customer: str, leases: Iterable[str], told: int = 0) -> None:
+        """Give back what is idle of these leases; each answers the recalls up to number ``told``, if only that nothing is."""
         only = frozenset(leases)
         for own in self._of(customer):
-            own.give_back(only)
+            own.give_back(only, told)
         for name in only:
             known = self._unopened.pop(name, None)
             if known is not None:  # a message that we had given up as refused arrived again, and opened it
@@ -186,16 +208,13 @@ class Holder:
         beaten = self.host.beat(Beat(self.id, customers, self.catalog))
         self.heard(sent_us)
         for customer, leases in beaten.recall.items():
-            self.recalled(customer, leases)
+            self.recalled(customer, leases, beaten.told.get(customer, 0))
         if beaten.document and self.on_beaten is not None:
             self.on_beaten(beaten)
 
     def pulse(self) -> None:
         """What is due once a second."""
-        with contextlib.suppress(
-            OwnerUnavailable
-        ):  # nobody answers: leases end by themselves, and nothing starts on them
-            self.beat()
+        self._beat_or_say()
         if self.on_pulse is not None:
             self.on_pulse()
         now_us = self.clock.monotonic_us()
@@ -205,6 +224,21 @@ class Holder:
         for own in everybody:
             if not tick(own, now_us):
                 self._unwatch(own)
+
+    def _beat_or_say(self) -> None:
+        """Beat; when nobody has answered for so long that no step starts on a lease any more, say so once."""
+        try:
+            self.beat()
+            if self._is_unheard:
+                self._is_unheard = False
+                _log.warning("the ledger's owner answers again: steps start on leases as before")
+        except OwnerUnavailable as error:
+            if self._active and not self._is_unheard and self.clock.monotonic_us() >= self.alive_until_us:
+                self._is_unheard = True
+                _log.warning(
+                    "no owner of the ledger has answered for %d s, so no step starts on a lease until one does: %s",
+                    (HOLDER_TTL_US - MARGIN_US) // SECOND_US, error,
+                )  # fmt: skip
 
     def _unwatch(self, own: SessionLeases) -> None:
         with self._lock:
@@ -231,8 +265,23 @@ class Holder:
             own.drain()
         for own in everybody:
             self._say_farewell(own, deadline)
+        self._say_what_stays([lease for own in everybody for lease in own.all()])
         if self._spool is not None:
             self._spool.close()
+
+    def _say_what_stays(self, leases: list[Lease]) -> None:
+        """What could not be reported in time, or still runs: not lost where there is a spool, but not booked yet either."""
+        steps = sum(len(lease.reports) + (0 if lease.sent is None else len(lease.sent.steps)) for lease in leases)
+        runs = sum(len(lease.open) for lease in leases)
+        if not steps and not runs:
+            return
+        what = "the next process that opens the ledger books them from the spool"
+        if self._spool is None:
+            what = "there is no spool: what they hold stays held until it lapses"
+        _log.warning(
+            "the ledger was closed with %d settled steps that its owner has not confirmed and %d steps that still run; %s",
+            steps, runs, what,
+        )  # fmt: skip
 
     @staticmethod
     def _say_farewell(own: SessionLeases, deadline: float) -> None:

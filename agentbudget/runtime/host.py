@@ -49,11 +49,13 @@ class Beat(Struct, frozen=True):
 
 class Beaten(Struct, frozen=True):
     """The answer: by customer the leases whose idle amounts are asked back (a changed limit, a pause, a stop, another's
-    need), until each was answered by a renewal; and a newer catalog, where one was published."""
+    need), until each was answered by a renewal that has heard of the number ``told``; and a newer catalog, where one was
+    published."""
 
     recall: dict[str, tuple[str, ...]] = {}
     catalog: int = 0
     document: bytes = b""
+    told: dict[str, int] = {}
 
 
 class Host(Protocol):
@@ -66,6 +68,10 @@ class Host(Protocol):
     @property
     def owner(self) -> str:
         """Who owns the ledger now, for people; empty while nobody does."""
+        ...
+
+    def late(self, seconds: float) -> OwnerUnavailable:
+        """What to raise when no answer came for so long: it names the owner, or says why there is none."""
         ...
 
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
@@ -126,7 +132,7 @@ def _asked(host: Host, customer: str, what: Any, timeout_seconds: float | None) 
     what.start(slot.put)
     seconds = host.timeout_seconds if timeout_seconds is None else timeout_seconds
     if not slot.wait(seconds):
-        raise no_answer_within(seconds, host.owner)
+        raise host.late(seconds)
     if isinstance(slot.answer, Exception):
         raise slot.answer
     return slot.answer
@@ -181,15 +187,15 @@ async def _aask(host: Host, customer: str, what: Any) -> Any:
         what.start(done)
     else:
         host.submit(customer, what, done)
-    late = loop.call_later(host.timeout_seconds, _late, waiting, host)
+    late = loop.call_later(host.timeout_seconds, _is_late, waiting, host)
     try:
         return await waiting
     finally:
         late.cancel()
 
 
-def _late(waiting: asyncio.Future[Any], host: Host) -> None:
-    _resolve(waiting, no_answer_within(host.timeout_seconds, host.owner))
+def _is_late(waiting: asyncio.Future[Any], host: Host) -> None:
+    _resolve(waiting, host.late(host.timeout_seconds))
 
 
 def _resolve(waiting: asyncio.Future[Any], answer: Any) -> None:

@@ -10,7 +10,14 @@ import time
 from collections import Counter
 from contextvars import ContextVar
 
+from agentbudget.account.commands import LEASE_PREFIX
+
 _RANDOM_BITS = 74  # RFC 9562: what version 7 leaves beside 48 bits of milliseconds, the version and the variant
+
+
+def new_lease_id() -> str:
+    """The id of a lease: no key that a caller may choose."""
+    return LEASE_PREFIX + new_id()
 
 
 def new_id() -> str:

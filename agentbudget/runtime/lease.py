@@ -63,6 +63,7 @@ class Trail(Protocol):
     def dispatched(self, n: int) -> bool: ...
     def settled(self, report: StepReport) -> bool: ...
     def released(self, n: int) -> bool: ...
+    def guessed(self, n: int) -> bool: ...
     def facts(self, names: tuple[str, ...], tariffs: tuple[tuple[str, str], ...]) -> bool: ...
     def sending(self, renew: Renew) -> bool: ...
     def answered(self, seq: int, live: Mapping[int, OpenStep], reports: list[StepReport]) -> None: ...
@@ -73,10 +74,10 @@ class Lease:
     """See the module. Amounts are nanocredits, times of ``now_us`` arguments monotonic microseconds."""
 
     __slots__ = (
-        "asked_us", "counted", "ended", "free", "frees", "id", "is_asked_back", "is_correcting", "is_full", "is_lost",
-        "is_resent", "is_unheard", "key", "last", "low",
-        "lows", "n", "names", "open", "policy", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times",
-        "trail", "until_us", "unwritten", "used_us", "waiters",
+        "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting", "is_full",
+        "is_lost", "is_resent", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n", "names",
+        "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
+        "until_us", "unwritten", "used_us", "waiters",
     )  # fmt: skip
 
     def __init__(self, lease: str, session: str, key: Key, trail: Trail | None = None) -> None:
@@ -88,6 +89,8 @@ class Lease:
         self.open: dict[int, OpenStep] = {}
         self.reports: list[StepReport] = []
         self.names: tuple[str, ...] = ()
+        self.last_used: Mapping[str, int] | None = None
+        self.last_units: tuple[int, ...] = ()
         self.tariffs: tuple[tuple[str, str], ...] = ()
         self.sent: Renew | None = None
         self.sent_us = self.asked_us = self.used_us = 0
@@ -97,6 +100,7 @@ class Lease:
         self.stale = self.ended = False
         self.is_unheard = self.is_resent = self.unwritten = self.is_full = False
         self.is_asked_back = self.is_lost = self.is_correcting = False
+        self.heard = self.released = self.kept = 0
         self.waiters: list[Callable[[Any], None]] = []
 
     # --- steps ----------------------------------------------------------------------------------------------------------
@@ -123,21 +127,22 @@ class Lease:
         self.open[n] = OpenStep(amount, measures, now_us, wall_us, dispatched)
         return n
 
-    def settle(self, n: int, step_id: str, amount: int, used: dict[str, int], tariff: int, *, usage: dict[str, int],
+    def settle(self, n: int, step_id: str, amount: int, used: Mapping[str, int], tariff: int, usage: dict[str, int],
                model: str | None, now_us: int, wall_us: int) -> bool:  # fmt: skip
-        """End a step at its measured cost; ``used`` over what it held. False when it had ended."""
+        """End a step at its measured cost, ``used`` by measure: all that it held of, and more. Nobody changes that mapping
+        afterwards. False when the step had ended."""
         step = self.open.pop(n, None)
         if step is None:
             return False
-        held = step.measures
-        used = {**held, **used}
-        names, units = tuple(used), tuple(used.values())
-        if names != self.names:
-            names = self._name(used)
-            units = tuple([used.get(name, 0) for name in names])
+        if used is self.last_used:  # a tool at its fixed price, again
+            units = self.last_units
+        else:
+            units = self._units(used)
+            self.last_used, self.last_units = used, units
         self.free += step.amount - amount
         frees = self.frees
         if frees:
+            held = step.measures
             for measure in frees:
                 frees[measure] += held.get(measure, 0) - used.get(measure, 0)
         report = StepReport(step_id, amount, units, tariff, usage, model, step.opened_us, wall_us)
@@ -153,9 +158,14 @@ class Lease:
         if step is None:
             return False
         self._give_back(step)
+        self.released += 1
+        if "steps" in self.frees:  # it counts as a step: what it held of them serves no other
+            units = step.measures.get("steps", 0)
+            self.frees["steps"] -= units
+            self.kept += units
         self.used_us = now_us
-        if self.trail is not None:
-            self.trail.released(n)
+        if self.trail is not None and not self.trail.released(n):
+            self.unwritten = True  # else its replay would charge what it held: the next answer says what is open
         return True
 
     def dispatch(self, n: int) -> bool:
@@ -163,8 +173,8 @@ class Lease:
         step = self.open.get(n)
         if step is None or step.dispatched:
             return step is not None
-        step.dispatched = True
-        return self.trail is None or self.trail.dispatched(n)
+        step.dispatched = self.trail is None or self.trail.dispatched(n)
+        return step.dispatched
 
     def guessed(self, n: int, charged: int, measures: Mapping[str, int], now_us: int) -> None:
         """The owner booked a step whose outcome is not known out of the lease: ``charged`` of it; the rest is free again."""
@@ -177,7 +187,7 @@ class Lease:
             self.frees[measure] -= measures.get(measure, 0)
         self.used_us = now_us
         if self.trail is not None:
-            self.trail.released(n)
+            self.trail.guessed(n)
 
     def _give_back(self, step: OpenStep) -> None:
         self.free += step.amount
@@ -195,12 +205,15 @@ class Lease:
         self._note_facts()
         return len(tariffs)
 
-    def _name(self, used: dict[str, int]) -> tuple[str, ...]:
+    def _units(self, used: Mapping[str, int]) -> tuple[int, ...]:
+        """What was used in the order of ``names``, which grow by what is new."""
+        if tuple(used) == self.names:
+            return tuple(used.values())
         new = tuple(name for name in used if name not in self.names)
         if new:
             self.names = (*self.names, *new)
             self._note_facts()
-        return self.names
+        return tuple([used.get(name, 0) for name in self.names])
 
     def _note_facts(self) -> None:
         if self.trail is not None:
@@ -226,11 +239,16 @@ class Lease:
         for measure, units in over.items():
             self.frees[measure] += units
         idle, idle_measures = 0, dict[str, int]()
+        heard = 0
         if back or close:
+            heard, self.heard = self.heard, 0
             idle, idle_measures = self.free, {m: units for m, units in self.frees.items() if units}
             self.free, self.frees = 0, dict.fromkeys(self.frees, 0)
             self.is_asked_back = False
             self.until_us = 0  # not even a step that costs nothing may begin before the owner has said so
+        if self.kept:
+            idle_measures["steps"] = idle_measures.get("steps", 0) + self.kept
+        released, self.released, self.kept = self.released, 0, 0
         if ask is not None:
             self._pace(now_us)
             self.last = ask
@@ -238,7 +256,7 @@ class Lease:
         self.sent = Renew(
             self.id, self.seq + 1, self.session, holder, key.kind, key.model, key.tool, key.feature, key.wind_down,  # type: ignore[arg-type]
             self.names, steps, self.tariffs, overrun, over, 0 if close else idle, {} if close else idle_measures, close,
-            ask, self.times if ask is not None else 1, ran,
+            ask, self.times if ask is not None else 1, ran, heard, released,
         )  # fmt: skip
         self.sent_us, self.unwritten = now_us, False
         if self.trail is not None:
@@ -307,6 +325,7 @@ class Lease:
         is booked in one correction, when the last open step has ended."""
         if self.sent is not None:
             self.reports = [*self.sent.steps, *self.reports]
+            self.released += self.sent.released
         self.sent, self.is_unheard, self.is_lost, self.until_us = None, False, True, 0
 
     def renumber(self, expected: int) -> Renew:
@@ -321,7 +340,7 @@ class Lease:
     @property
     def is_reportable(self) -> bool:
         """Whether the owner does not know everything yet, or holds what is idle."""
-        return bool(self.reports or self.free or any(self.frees.values())) and not self.ended
+        return bool(self.reports or self.released or self.free or any(self.frees.values())) and not self.ended
 
 
 def _granted(sent: Renew, answer: Renewed, was_resent: bool) -> bool:

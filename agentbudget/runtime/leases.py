@@ -18,9 +18,9 @@ from agentbudget.account.commands import Renew, SettleHold
 from agentbudget.account.decision import Renewed
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, LedgerCorrupt, OutOfOrder, OwnerUnavailable
-from agentbudget.runtime.claims import Answered, Claim, Done, Guessed
+from agentbudget.runtime.claims import Answered, Claim, Done, Guessed, NoRoom
 from agentbudget.runtime.host import Plan
-from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.ids import new_lease_id
 from agentbudget.runtime.lease import MAX_REPORTS, Key, Lease, PlainKey
 from agentbudget.runtime.patterns import Patterns
 
@@ -90,19 +90,33 @@ class SessionLeases:
             return None
         return lease.message(self.holder.id, now_us, ask=replace(lease.last, note_refusal=False), ran=self.ran)
 
-    def lease_for(self, plain: PlainKey) -> Lease:
-        """The lease of a key, made here when there is none: it opens with its first message."""
+    def lease_for(self, plain: PlainKey) -> Lease | None:
+        """The lease of a key, made here when there is none: it opens with its first message. None: the spool has no room for
+        another, and the session is strict from now on."""
         key = Key(*plain)
-        with self.lock:
-            lease = self.leases.get(key)
-            if lease is None or lease.stale or lease.ended:
-                if lease is not None:
-                    self.draining.append(lease)
-                name = new_id()
-                lease = self.leases[key] = Lease(name, self.id, key, self.holder.trail(self, name, key))
-                lease.times = self.paces.get(key, lease.times)
+        try:
+            with self.lock:
+                lease = self.leases.get(key)
+                if lease is None or lease.stale or lease.ended:
+                    lease = self._new_lease(key, lease)
+        except NoRoom:
+            self.go_strict()
+            return None
         self.holder.watch(self)
         return lease
+
+    def _new_lease(self, key: Key, old: Lease | None) -> Lease:
+        name = new_lease_id()
+        lease = Lease(name, self.id, key, self.holder.trail(self, name, key))
+        lease.times = self.paces.get(key, lease.times)
+        self.draining += () if old is None else (old,)
+        self.leases[key] = lease
+        return lease
+
+    def go_strict(self) -> None:
+        """The spool has no room: the owner holds every further step of this session, and who operates it is told."""
+        self.is_strict = True
+        self.holder.spool_is_full()
 
     def claim(self, claim: Claim, done: Done) -> None:
         """See :class:`Claim`."""
@@ -125,32 +139,31 @@ class SessionLeases:
     ) -> bool:
         """Book a step's measured cost on its lease; False when it had ended before. ``ended(answer)`` is called once, at
         the moment of its end, with the lock held."""
-        c = command
-        return self.book(lease, n, c.step, c.amount, c.measures, (c.rate, c.catalog), c.usage, c.model, ended, answer)
+        c, step = command, lease.open.get(n)
+        used = c.measures if step is None else {**step.measures, **c.measures}
+        now_us = self.holder.clock.monotonic_us()
+        return self.book(lease, n, c.step, c.amount, used, (c.rate, c.catalog), c.usage, c.model, now_us, ended, answer)
 
     def book(
         self, lease: Lease, n: int, step: str, amount: int, used: dict[str, int], tariff: tuple[str, str],
-        usage: dict[str, int], model: str | None, ended: Callable[[Any], None], answer: Any,
+        usage: dict[str, int], model: str | None, now_us: int, ended: Callable[[Any], None], answer: Any,
     ) -> bool:  # fmt: skip
-        """:meth:`settle` without a command, on the path of every step."""
+        """:meth:`settle` without a command, on the path of every step; ``used`` has every measure that the step held."""
         holder = self.holder
         if holder.is_closed:
             raise OwnerUnavailable("the ledger is closed", "", "the step stays held, and ends by policy")
-        now_us = holder.clock.monotonic_us()
-        out = None
         with self.lock:
             tariffs = lease.tariffs
             index = len(tariffs) - 1 if tariffs and tariffs[-1] == tariff else lease.tariff(*tariff)
-            known = lease.settle(
-                n, step, amount, used, index, usage=usage, model=model, now_us=now_us,
-                wall_us=now_us + holder.wall_offset_us,
-            )  # fmt: skip
+            wall_us = now_us + holder.wall_offset_us
+            known = lease.settle(n, step, amount, used, index, usage, model, now_us, wall_us)
             if known:
                 ended(answer)
-            if lease.sent is None and (
+            if lease.sent is not None or not (
                 len(lease.reports) >= MAX_REPORTS or lease.unwritten or lease.free < 0 or self.draining
             ):
-                out = self._due(lease, now_us)
+                return known
+            out = self._due(lease, now_us)
         if out is not None:
             self.send(lease, out)
         return known
@@ -230,7 +243,7 @@ class SessionLeases:
         if isinstance(answer, OutOfOrder):
             return
         if isinstance(answer, Renewed) and answer.recall:
-            self.holder.recalled(self.customer, answer.recall)
+            self.holder.recalled(self.customer, answer.recall, answer.told)
         if claim is not None and claim.done is not None:
             claim.done(result)
         for waiter in wake:  # they look again, or are told that nobody answers
@@ -306,13 +319,15 @@ class SessionLeases:
         """Every lease that the owner may hold something for."""
         return [*self.leases.values(), *self.draining]
 
-    def give_back(self, only: frozenset[str] | None = None) -> list[Lease]:
-        """Report and give back what is idle (of these leases); those that have a message under way are returned."""
+    def give_back(self, only: frozenset[str] | None = None, told: int = 0) -> list[Lease]:
+        """Report and give back what is idle (of these leases), in answer to the recalls up to number ``told``; those that
+        have a message under way are returned."""
         now_us, out, busy = self.holder.clock.monotonic_us(), list[tuple[Lease, Renew]](), list[Lease]()
         with self.lock:
             for lease in self.all():
                 if only is not None and lease.id not in only:
                     continue
+                lease.heard = max(lease.heard, told)
                 if lease.sent is not None:
                     lease.is_asked_back, lease.until_us = True, 0  # as soon as its answer is there
                     if lease.is_unheard:

@@ -22,6 +22,7 @@ from agentbudget.amounts import USD, Amount, to_nano
 from agentbudget.catalog import Catalog
 from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import InvalidRequest, KeyConflict
+from agentbudget.runtime.asking import Stated
 from agentbudget.runtime.host import Host, Pause, Plan, run
 
 if TYPE_CHECKING:
@@ -39,7 +40,18 @@ _POLICY: Final = (SetLimit, SetPaused, AssignPlan, PutEntity, CloseSession)
 class Link:
     """One customer as this process reaches it."""
 
-    __slots__ = ("_catalog", "_known_version", "clock", "create", "customer", "hold_ttl_us", "holder", "host", "ledger")
+    __slots__ = (
+        "_catalog",
+        "_known_version",
+        "_stated",
+        "clock",
+        "create",
+        "customer",
+        "hold_ttl_us",
+        "holder",
+        "host",
+        "ledger",
+    )
 
     def __init__(
         self, host: Host, customer: str, catalog: Callable[[], Catalog], clock: Clock, *, hold_ttl_seconds: int = 60,
@@ -49,6 +61,7 @@ class Link:
         self.host, self.customer, self.clock = host, customer, clock
         self.hold_ttl_us = hold_ttl_seconds * SECOND_US
         self._catalog, self._known_version, self.create = catalog, "", create
+        self._stated: Stated | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -109,6 +122,14 @@ class Link:
             return _remembered(amount)
         except TypeError:  # nothing that could be remembered: to_nano says what is wrong with it
             return to_nano(amount)
+
+    @property
+    def stated(self) -> Stated:
+        """What steps at stated prices hold, by the catalog in force."""
+        catalog, stated = self._catalog(), self._stated
+        if stated is None or stated.catalog is not catalog:
+            stated = self._stated = Stated(catalog, self.nano)
+        return stated
 
     def keep_plan(self) -> Plan[None]:
         """Put the customer on its plan as the catalog in force has it: once for each catalog version in this process.

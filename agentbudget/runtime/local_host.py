@@ -2,11 +2,13 @@
 
 The thread takes everything that waits (at most ``MAX_BATCH`` commands) into one transaction, so callers share commits. A
 caller waits on a lock of its own, which the thread releases: one wake-up each way, nothing polls. What other processes of
-the machine send comes into the same mailbox, a sheet for each of their frames (``socket_server.py``)."""
+the machine send comes as a sheet for each of their frames (``socket_server.py``), into the same mailbox while the owner is
+busy; else the thread that read them decides them itself. One of the two at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import queue
@@ -16,6 +18,8 @@ import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer, Done
@@ -29,6 +33,8 @@ from agentbudget.runtime.mailbox import CLOSE, NO_CATALOG, OTHERS, SWEEP, Letter
 from agentbudget.runtime.owner import MAX_BATCH, Owner, Reply, Request, again
 from agentbudget.runtime.recalls import Recalls
 from agentbudget.runtime.wire import Publish, may_be_sent_again, may_have_been_carried_out
+
+_log = logging.getLogger("agentbudget")
 
 BEAT_SECONDS: Final = 2.0
 """How long a heartbeat waits for its answer: the next is due after a second, and other things wait behind it."""
@@ -88,6 +94,9 @@ class LocalHost:
         """This process as others are told of it."""
         return self.mailbox.name
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        return no_answer_within(seconds, self.owner)
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         slot = Slot()
         self.submit(customer, command, slot.put)
@@ -128,7 +137,7 @@ class LocalHost:
 
     def _waited(self, slot: Slot, seconds: float) -> Any:
         if not slot.wait(seconds):
-            raise no_answer_within(seconds, self.owner)
+            raise self.late(seconds)
         if isinstance(slot.answer, AgentBudgetError):
             raise slot.answer
         return slot.answer
@@ -168,13 +177,16 @@ def _serve(mailbox: Mailbox, journal: Store, clock: Clock, new_owner: Callable[.
         journal.close()
         what = f"the ledger cannot be claimed ({type(error).__name__}: {error})"
         return started.put(error if isinstance(error, AgentBudgetError) else OwnerUnavailable(what))
+    desk = _Desk(mailbox, owner)
+    mailbox.desk = desk.attempt
     started.put(Done())
     why = OwnerUnavailable("the ledger is closed", mailbox.name, "open the Runtime again")
     try:
-        _Desk(mailbox, owner).serve()
+        desk.serve()
     except _Fenced as error:
         why = error.refusal
     except BaseException as error:
+        _log.exception("the ledger's owner met a bug and gave the ledger up; the next one reads it from the journal")
         what = f"the owner died ({type(error).__name__}: {error})"
         why = OwnerUnavailable(what, mailbox.name, "send it again with the same key, or open the Runtime again")
     finally:
@@ -200,9 +212,13 @@ def _is_no_sheet(letter: Letter) -> bool:
 
 
 class _Desk:
-    """The owner thread's loop."""
+    """Where letters are decided: by the owner's thread in a loop, by another that has some when it finds nobody here.
+    ``_turn`` is held by who decides; the owner's thread waits for it, nobody else does."""
 
-    __slots__ = ("_is_closing", "_letters", "_mailbox", "_next_tick", "_open", "_over", "_owner", "_recalls")
+    __slots__ = (
+        "_error", "_is_closing", "_is_wanted", "_letters", "_mailbox", "_next_tick", "_open", "_over", "_owner",
+        "_recalls", "_turn",
+    )  # fmt: skip
 
     def __init__(self, mailbox: Mailbox, owner: Owner) -> None:
         self._mailbox, self._letters, self._owner = mailbox, mailbox.letters, owner
@@ -210,27 +226,70 @@ class _Desk:
         self._is_closing, self._recalls = False, Recalls()
         self._over: Letter | None = None
         self._open: list[Letter] = []
+        self._turn, self._is_wanted = threading.Lock(), False
+        self._error: BaseException | None = None
 
     def serve(self) -> None:
         """Until the letter that closes has come; everything before it is answered. Raises the refusal when another
-        owner has taken the ledger over."""
+        owner has taken the ledger over, and whatever else ended the owner."""
+        while not self._round():
+            pass
+
+    def attempt(self, letters: list[Letter]) -> bool:
+        """Decide these letters now, on this thread; False, and nothing is done, while another thread decides or others
+        waited before. Never raises: what ends the owner ends its own thread."""
+        if self._is_wanted or not self._turn.acquire(blocking=False):
+            return False
         try:
-            while not self._round():
-                pass
-        except BaseException as error:
-            self._give_up(error)
-            raise
+            if self._is_closing or self._error is not None or not self._letters.empty():
+                return False
+            had_customers = self._owner.has_customers
+            self._settle(letters)
+            if not had_customers:
+                self._letters.put(("", SWEEP, _no_answer))  # the owner's thread sleeps without a tick
+        except BaseException:
+            self._letters.put(("", SWEEP, _no_answer))  # it finds the error
+        finally:
+            self._turn.release()
+        return True
 
     def _round(self) -> bool:
         """One transaction and what else has come; whether it is time to close."""
         letters = self._gather()
+        self._is_wanted = True
+        with self._turn:
+            self._is_wanted = False
+            if self._error is not None:
+                self._put_back(letters)
+                raise self._error
+            self._settle(letters)
+            if time.monotonic() >= self._next_tick:
+                self._tick()
+            return self._is_closing and self._over is None
+
+    def _settle(self, letters: list[Letter]) -> None:
+        """Decide and answer, with the turn. What this raises has ended the owner."""
         letters.sort(key=_is_no_sheet)  # what is in one batch is concurrent, and commands of sheets need no checking
         self._open = letters[::-1]  # popped from its end, one by one, as they are answered
-        self._answer(letters)
-        if time.monotonic() >= self._next_tick:
+        try:
+            self._answer(letters)
+        except BaseException as error:
+            self._error = error
+            self._give_up(error)
+            raise
+
+    def _tick(self) -> None:
+        self._next_tick = time.monotonic() + TICK_SECONDS
+        try:
             self._owner.tick()
-            self._next_tick = time.monotonic() + TICK_SECONDS
-        return self._is_closing and self._over is None
+        except BaseException as error:
+            self._error = error  # before anybody else has the turn
+            raise
+
+    def _put_back(self, letters: list[Letter]) -> None:
+        """Nobody has begun with these; who gives the ledger up answers them."""
+        for letter in (*letters, *([] if self._over is None else [self._over])):
+            self._letters.put(letter)
 
     def _gather(self) -> list[Letter]:
         """Everything that waits, as far as one transaction takes it; blocks for the first letter, or until the next
@@ -310,11 +369,12 @@ class _Desk:
     def _beaten(self, beat: Beat) -> Beaten | AgentBudgetError:
         """The owner's word, and the newest catalog for a process that has an older one."""
         try:
-            recall = self._owner.beat(beat).recall
+            beaten = self._owner.beat(beat)
         except OwnerUnavailable as error:
             return again(error)
         newest = self._mailbox.catalog
-        return Beaten(recall, newest.ordinal, newest.document if newest.ordinal > beat.catalog else b"")
+        document = newest.document if newest.ordinal > beat.catalog else b""
+        return replace(beaten, catalog=newest.ordinal, document=document)
 
     def _tell(self) -> None:
         for callback in self._mailbox.on_nudge:

@@ -23,7 +23,8 @@ from agentbudget.runtime.living import Living
 from agentbudget.runtime.local_host import LocalHost, process_name
 from agentbudget.runtime.mailbox import Letter, Sheet
 from agentbudget.runtime.owner import again
-from agentbudget.runtime.socket_client import Call, Line, Outbox, Said, connect, end_overdue
+from agentbudget.runtime.socket_calls import Call, Outbox, Said, end_overdue
+from agentbudget.runtime.socket_client import Line, connect
 from agentbudget.runtime.socket_path import SocketPath
 from agentbudget.runtime.socket_server import SocketServer
 
@@ -82,8 +83,11 @@ class Machine:
         local, line = self.local, self._line
         return local.owner if local is not None else line.owner if line is not None else ""
 
-    def say(self, customer: str, what: Said, done: Callable[[Any], None], seconds: float) -> Call | None:
-        """Hand something to the owner, or keep it for the next one. Takes no lock, so a finalizer may call it."""
+    def say(
+        self, customer: str, what: Said, done: Callable[[Any], None], seconds: float, *, waits: bool = False
+    ) -> Call | None:
+        """Hand something to the owner, or keep it for the next one. Takes no lock, so a finalizer may call it. ``waits``: the
+        caller goes on with :meth:`read_for` and the call."""
         if self._inherited and done is ignore and self._is_inherited(what):
             return None
         local = self.local
@@ -102,21 +106,30 @@ class Machine:
                 f"{len(self.outbox)} commands are waiting", self.owner, "slow down, then send it again"
             )
         call = Call(customer, what, done, seconds)
+        call.waits = waits
         self.outbox.append(call)
-        self._move_on()
+        self._move_on(waits=waits)
         return call
+
+    def read_for(self, call: Call, seconds: float) -> None:
+        """Read the answer of a call here, where that is possible now; for at most so long."""
+        line = self._line
+        if line is not None:
+            line.read_for(call, seconds)
 
     def _is_inherited(self, what: Said) -> bool:
         """Whether it ends, without waiting, a step that was forgotten in a forked child: the parent still works on it."""
         return isinstance(what, SettleHold | ReleaseHold) and what.step in self._inherited
 
-    def _move_on(self) -> None:
+    def _move_on(self, *, waits: bool) -> None:
         """See that what waits is on its way, whatever this process is just now."""
         line, local = self._line, self.local
         if local is not None:
             self._deliver(local)
         elif line is not None:
             line.kick()
+            if not waits:
+                line.wake()
         elif self._is_closed:
             self._refuse_all(self._closed())
         elif self._keeper is None and self._waking.acquire(blocking=False):

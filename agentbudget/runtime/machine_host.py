@@ -8,6 +8,7 @@ the database fences an owner that came too late.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 from agentbudget.account.commands import Command
 from agentbudget.account.decision import Answer
 from agentbudget.clock import Clock
-from agentbudget.errors import AgentBudgetError
+from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.store import Store
 from agentbudget.runtime import wire
 from agentbudget.runtime.host import Beat, Beaten, OnAnswer, Slot
@@ -25,7 +26,7 @@ from agentbudget.runtime.local_host import BEAT_SECONDS, LocalHost
 from agentbudget.runtime.machine import Machine
 from agentbudget.runtime.mailbox import SWEEP, weakly
 from agentbudget.runtime.owner import Owner
-from agentbudget.runtime.socket_client import Said
+from agentbudget.runtime.socket_calls import Said
 from agentbudget.runtime.socket_path import SocketPath
 
 
@@ -67,6 +68,9 @@ class MachineHost:
         """Whether this process owns the ledger now."""
         return self._machine.local is not None
 
+    def late(self, seconds: float) -> OwnerUnavailable:
+        return self._machine.late(seconds)
+
     def ask(self, customer: str, command: Command, timeout_seconds: float | None = None) -> Answer:
         answer: Answer = self._asked(customer, command, timeout_seconds)
         return answer
@@ -99,12 +103,14 @@ class MachineHost:
 
     def _asked(self, customer: str, what: Said, timeout_seconds: float | None = None) -> Any:
         seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        slot = Slot()
-        call = self._machine.say(customer, what, slot.put, seconds)
-        if not slot.wait(seconds):
+        slot, until = Slot(), time.monotonic() + seconds
+        call = self._machine.say(customer, what, slot.put, seconds, waits=True)
+        if call is not None:
+            self._machine.read_for(call, seconds)
+        if not slot.wait(max(until - time.monotonic(), 0)):
             if call is not None:
                 call.done = None  # nobody waits: what was not sent yet is not sent
-            raise self._machine.late(seconds)
+            raise self.late(seconds)
         if isinstance(slot.answer, AgentBudgetError):
             raise slot.answer
         return slot.answer

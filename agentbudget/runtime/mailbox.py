@@ -46,9 +46,21 @@ Letter = tuple[str, Command | Beat | Publish | Sheet | str, Callable[[Any], None
 class Mailbox:
     """What callers and the owner thread share. The thread holds this and never the host, so a forgotten host can be
     closed. ``successor`` takes letters of which nothing was carried out to the next owner, or says that it does not;
-    ``before_closing`` is called before the ledger is given up."""
+    ``before_closing`` is called before the ledger is given up; ``desk`` decides letters on the thread that calls it, or
+    says that somebody else is at it."""
 
-    __slots__ = ("before_closing", "catalog", "dead", "gone", "letters", "living", "name", "on_nudge", "successor")
+    __slots__ = (
+        "before_closing",
+        "catalog",
+        "dead",
+        "desk",
+        "gone",
+        "letters",
+        "living",
+        "name",
+        "on_nudge",
+        "successor",
+    )
 
     def __init__(self, living: Living, catalog: Publish) -> None:
         self.letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()  # put() takes no lock: finalizers may call it
@@ -58,6 +70,7 @@ class Mailbox:
         self.on_nudge: list[Callable[[], None]] = []
         self.before_closing: Callable[[], None] | None = None
         self.successor: Callable[[Letter], bool] | None = None
+        self.desk: Callable[[list[Letter]], bool] | None = None
         self.gone = threading.Event()
 
     def put(self, letter: Letter) -> None:
@@ -72,6 +85,14 @@ class Mailbox:
         self.letters.put(letter)
         if self.dead is not None:  # the thread may have gone between the check of the caller and the put
             self.refuse_all(self.dead)
+
+    def decide(self, letters: list[Letter]) -> None:
+        """Have letters of other processes decided: here and now where nobody is at it, which spares a change of threads,
+        else by the owner's thread. From a thread that may wait for a commit and that no caller waits with: who waits for
+        an answer has its time-out elsewhere."""
+        if self.desk is None or not self.desk(letters):
+            for letter in letters:
+                self.deliver(letter)
 
     def refuse_all(self, why: OwnerUnavailable) -> None:
         """Answer everything that waits; callers and the dying thread may do it at once, each letter is taken once."""

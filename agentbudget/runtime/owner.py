@@ -7,15 +7,16 @@ After any failure the states are thrown away and read again from the journal: me
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from agentbudget.account.account import SNAPSHOT_FORMAT, Account, Outcome
+from agentbudget.account.account import SNAPSHOT_FORMAT, Account
 from agentbudget.account.commands import (
     Command,
     CreateCustomer,
+    Hold,
     LapseLease,
     Read,
     ReleaseHold,
@@ -26,7 +27,7 @@ from agentbudget.account.commands import (
 from agentbudget.account.decision import Answer
 from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import AgentBudgetError, InvariantBroken, LedgerCorrupt, OwnerUnavailable
-from agentbudget.ledger.entry import Entry, Sealed, decode, genesis, seal
+from agentbudget.ledger.entry import Draft, Entry, Sealed, decode, genesis, seal
 from agentbudget.ledger.journal import Batch, DenialNote, Snapshot
 from agentbudget.ledger.store import Store
 from agentbudget.runtime.checking import malformed, unknown_customer
@@ -35,19 +36,15 @@ from agentbudget.runtime.heard import Heard
 from agentbudget.runtime.host import Beat, Beaten
 
 SNAPSHOT_EVERY: Final = 1_000
-"""Entries between snapshots of a small customer: replaying as many takes some 20 ms, which nobody notices at a
-start."""
+"""Entries between snapshots of a small customer: replaying as many takes some 20 ms."""
 SNAPSHOT_BYTES_PER_ENTRY: Final = 256
-"""A big state is written less often: a snapshot may add at most about half of what the entries since the last one
-weigh."""
+"""A big state is written less often: a snapshot adds at most about half of what the entries since the last one weigh."""
 IDLE_SECONDS: Final = 300
-"""A customer without open holds is put away after so long without a command; loading it again costs a millisecond or
-so."""
+"""A customer without open holds is put away after so long without a command; loading it again costs a millisecond."""
 MAX_LOADED: Final = 10_000
 """Customers in memory at once; the least recently used idle ones make room (an idle customer costs about 10 KB)."""
 MAX_BATCH: Final = 512
-"""Commands in one transaction: far beyond what one commit's latency gathers, small enough that nobody waits long behind
-it."""
+"""Commands in one transaction: far beyond what one commit's latency gathers, and nobody waits long behind it."""
 MAX_OVERDUE: Final = 64
 """Overdue commands of one customer in one batch; the rest follow at the next tick."""
 
@@ -55,6 +52,9 @@ LAPSE_AFTER_US: Final = 24 * 3600 * SECOND_US
 """What a silent holder has not reported stays held for so long (DESIGN.md §4, crash): a machine may be down overnight."""
 HOLDER_TTL_US: Final = 10 * SECOND_US
 """A holder says once a second that it lives; after so long without it is silent."""
+
+_ENDS: Final = (SettleHold, ReleaseHold, LapseLease, Renew)
+_NO_HITS: Final[Mapping[str, Entry]] = {}
 
 Request = tuple[str, Command]
 Reply = Answer | AgentBudgetError
@@ -71,10 +71,10 @@ class _Loaded(Struct):
 
 
 class _Work(Struct):
-    """What one batch has gathered so far. ``written`` overlays the journal's key index until the commit."""
+    """What one batch has gathered so far. ``known``: the entries by (customer, key) that the journal was found to have, and
+    those that this batch writes."""
 
-    found: dict[tuple[str, str], Sealed]
-    written: dict[tuple[str, str], Sealed]
+    known: dict[tuple[str, str], Sealed]
     entries: list[Sealed]
     touched: dict[str, _Loaded]
     denials: list[DenialNote]
@@ -140,13 +140,12 @@ class Owner:
         cannot vouch for that."""
         self._heard.note(beat.holder)
         self._load_beating([customer for customer in beat.customers if customer not in self._loaded])
-        recall: dict[str, tuple[str, ...]] = {}
+        beaten = Beaten({}, told={})
         for customer in beat.customers:
             loaded = self._loaded.get(customer)
-            leases = () if loaded is None else loaded.account.recalled(beat.holder)
-            if leases:
-                recall[customer] = leases
-        return Beaten(recall)
+            if loaded is not None and (leases := loaded.account.recalled(beat.holder)):
+                beaten.recall[customer], beaten.told[customer] = leases, loaded.account.told
+        return beaten
 
     def has_recalls(self) -> bool:
         """Whether leases have been asked back since the last call: a host may nudge its holders to beat at once."""
@@ -197,7 +196,7 @@ class Owner:
         now_us = self._clock.now_us()
         new: dict[str, list[Command]] = {}
         refused = self._load_all(requests, new, now_us)
-        work = _Work(self._find(requests, new), {}, [], {}, [])
+        work = _Work(self._find(requests, new), [], {}, [])
         for customer, commands in new.items():  # first: what a dead holder left must not refuse anybody
             for command in commands:
                 self._decide(work, customer, command, now_us, is_checked=True)
@@ -219,11 +218,14 @@ class Owner:
         fault = None if is_checked else malformed(command)
         if fault is not None:
             return fault
-        if isinstance(command, Renew):
+        if type(command) is Renew:
             self._heard.note(command.holder)
-        outcome = loaded.account.handle(command, now_us=now_us, hits=_hits(work, customer, command))
+        hits = _hits(work.known, customer, command) if work.known else _NO_HITS
+        outcome = loaded.account.handle(command, now_us=now_us, hits=hits)
         loaded.used_us = now_us
-        self._record(work, customer, loaded, outcome)
+        work.touched[customer] = loaded
+        if outcome.drafts:
+            _record(work, customer, loaded, outcome.drafts)
         if outcome.error is not None:
             if isinstance(outcome.error, InvariantBroken):
                 raise outcome.error
@@ -232,23 +234,13 @@ class Owner:
             raise InvariantBroken("L4", f"{type(command).__name__} had no answer")
         return outcome.answer
 
-    def _record(self, work: _Work, customer: str, loaded: _Loaded, outcome: Outcome) -> None:
-        work.touched[customer] = loaded
-        self._has_news |= loaded.account.has_news()
-        for draft in outcome.drafts:
-            sealed = seal(draft, loaded.head)
-            loaded.head = sealed.hash
-            work.entries.append(sealed)
-            if sealed.key is not None:
-                work.written[customer, sealed.key] = sealed
-        loaded.since_snapshot += len(outcome.drafts)
-
     def _commit(self, work: _Work) -> None:
         snapshots: list[Snapshot] = []
         for customer, loaded in work.touched.items():
             if not loaded.account.exists:  # a creation that was refused
                 del self._loaded[customer]
                 continue
+            self._has_news |= loaded.account.has_news()
             work.denials.extend(loaded.account.denial_notes())
             if loaded.since_snapshot >= loaded.snapshot_after:
                 snapshots.append(_snapshot(customer, loaded))
@@ -263,7 +255,10 @@ class Owner:
         and one that this batch brings is in the overlay."""
         wanted: dict[tuple[str, str], None] = {}
         for customer, command in _all(requests, new):
-            if isinstance(command, SettleHold | ReleaseHold | LapseLease | Renew) and self._is_open(customer, command):
+            if type(command) is Hold:
+                wanted[customer, command.step] = None
+                continue
+            if isinstance(command, _ENDS) and self._is_open(customer, command):
                 continue
             for key in keys_of(command):
                 wanted[customer, key] = None
@@ -378,14 +373,25 @@ def _snapshot_after(size: int) -> int:
     return max(SNAPSHOT_EVERY, size // SNAPSHOT_BYTES_PER_ENTRY)
 
 
-def _hits(work: _Work, customer: str, command: Command) -> dict[str, Entry]:
+def _hits(known: Mapping[tuple[str, str], Sealed], customer: str, command: Command) -> Mapping[str, Entry]:
+    """The entries that carry the command's keys."""
     hits: dict[str, Entry] = {}
-    if work.found or work.written:
-        for key in keys_of(command):
-            sealed = work.written.get((customer, key)) or work.found.get((customer, key))
-            if sealed is not None:
-                hits[key] = decode(sealed.record)
+    for key in (command.step,) if type(command) is Hold else keys_of(command):
+        sealed = known.get((customer, key))
+        if sealed is not None:
+            hits[key] = decode(sealed.record)
     return hits
+
+
+def _record(work: _Work, customer: str, loaded: _Loaded, drafts: Sequence[Draft]) -> None:
+    """Put what was decided in its place in the chain."""
+    for draft in drafts:
+        sealed = seal(draft, loaded.head)
+        loaded.head = sealed.hash
+        work.entries.append(sealed)
+        if sealed.key is not None:
+            work.known[customer, sealed.key] = sealed
+    loaded.since_snapshot += len(drafts)
 
 
 def _all(requests: Sequence[Request], new: dict[str, list[Command]]) -> Iterable[Request]:

@@ -24,7 +24,7 @@ from agentbudget.runtime.local_host import BEAT_SECONDS
 from agentbudget.runtime.mailbox import SWEEP, weakly
 from agentbudget.runtime.ray_line import Line
 from agentbudget.runtime.ray_shared import Shared
-from agentbudget.runtime.socket_client import Call, Said
+from agentbudget.runtime.socket_calls import Call, Said
 
 if TYPE_CHECKING:
     from agentbudget.runtime.ray_cluster import Post
@@ -60,6 +60,12 @@ class RayHost:
         """Who owns the ledger now, for people."""
         names = sorted({line.owner or line.name for line in self._lines.used()})
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    def late(self, seconds: float) -> OwnerUnavailable:
+        """What to raise when no answer came for so long."""
+        line = next((line for line in self._lines.used() if line.why is not None), self._lines.home)
+        late = _late(line, seconds)
+        return OwnerUnavailable(late.what, self.owner, late.advice)
 
     @property
     def is_owner(self) -> bool:

@@ -23,7 +23,7 @@ from agentbudget.runtime import ray_wire, wire
 from agentbudget.runtime.host import Beat
 from agentbudget.runtime.owner import again
 from agentbudget.runtime.ray_shared import Seat, Shared
-from agentbudget.runtime.socket_client import Call, Outbox, end_overdue
+from agentbudget.runtime.socket_calls import Call, Outbox, end_overdue
 from agentbudget.runtime.wire_answers import received
 
 _log = logging.getLogger("agentbudget")

@@ -22,6 +22,7 @@ from agentbudget.ledger.journal import Archive, DenialNote, Loaded
 from agentbudget.ledger.shards import SHARDS
 from agentbudget.ledger.sqlite import SqliteFile
 from agentbudget.ledger.store import open_archive, open_journal
+from agentbudget.runtime import state_folder
 from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.settings import Settings, with_settings
@@ -178,27 +179,11 @@ def _everywhere(url: str) -> str:
 
 
 def spool_base(url: str) -> str:
-    """The path beside which this machine's processes keep their spools: the ledger's file where it is here, else a file in the
-    folder for the state of programs that stands for it."""
+    """The path beside which this machine's processes keep their spools: the ledger's file where it is here, else a file that
+    stands for it."""
     if _is_file(url) and os.path.exists(path := SqliteFile.of_url(url).path):
         return path
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "agentbudget"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written
-        folder = Path(tempfile.gettempdir()) / f"agentbudget-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _require_ours(folder)
-    base = folder / ledger_id(url)
-    base.touch(mode=0o600)
-    return str(base)
-
-
-def _require_ours(folder: Path) -> None:
-    """Anybody may make a folder of any name among the temporary ones."""
-    about = folder.lstat()
-    if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
-        raise OwnerUnavailable(f"{folder} is not this user's alone", "", "set XDG_STATE_HOME to a folder that is")
+    return state_folder.spool_base(url)
 
 
 class Caretaker:

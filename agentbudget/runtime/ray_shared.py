@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime.host import Beaten
 from agentbudget.runtime.ids import new_id
-from agentbudget.runtime.socket_client import Call
+from agentbudget.runtime.socket_calls import Call
 
 if TYPE_CHECKING:
     from agentbudget.runtime.ray_line import Line

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from agentbudget.account.commands import Command, Explain, Read
 from agentbudget.account.decision import Answer
 from agentbudget.clock import Clock
-from agentbudget.errors import AgentBudgetError, InvalidRequest
+from agentbudget.errors import AgentBudgetError, InvalidRequest, OwnerUnavailable
 from agentbudget.ledger.journal import Archive
 from agentbudget.runtime.folding import account_of
-from agentbudget.runtime.host import Beat, Beaten, OnAnswer
+from agentbudget.runtime.host import Beat, Beaten, OnAnswer, no_answer_within
 
 
 class ReadHost:
@@ -41,6 +41,10 @@ class ReadHost:
             raise outcome.error
         assert outcome.answer is not None  # an outcome has one of the two
         return outcome.answer
+
+    def late(self, seconds: float) -> OwnerUnavailable:
+        """It answers at once, so this is never raised."""
+        return no_answer_within(seconds)
 
     def submit(self, customer: str, command: Command, done: OnAnswer) -> None:
         try:

@@ -38,11 +38,17 @@ MAX_WORDS: Final = 20
 """Sentences about one file in a log: the first ones show what is wrong, thousands show no more."""
 
 
+_OTHER_BOOT: Final = (
+    "it is from before the machine was last started, so its end may be missing; if the machine was shut down in order, "
+    "agentbudget ledger recover --orderly-shutdown books the rest"
+)
+
+
 class Recovered(Struct, frozen=True):
     """What one look at a folder did. ``spools``: files that were replayed, wholly or as far as they can be; ``leases``: in them;
     ``reported``, ``unknown``, ``corrected``: see ``Replayed``. ``waiting``: files left for the next try, because the owner
-    did not answer or the file cannot be opened. ``damaged``: files set aside (``*.damaged``). ``words``: what is wrong with
-    either, a sentence each."""
+    did not answer or the file cannot be opened; ``why_waiting``: a sentence for each. ``damaged``: files set aside
+    (``*.damaged``); ``words``: what is wrong with them, a sentence each."""
 
     spools: int = 0
     leases: int = 0
@@ -50,40 +56,62 @@ class Recovered(Struct, frozen=True):
     unknown: int = 0
     corrected: int = 0
     waiting: tuple[str, ...] = ()
+    why_waiting: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
-def recover(folder: str, ask: Ask, *, own: str = "", trust_other_boots: bool = False) -> Recovered:
+def recover(
+    folder: str, ask: Ask, *, own: str = "", with_set_aside: bool = False, trust_other_boots: bool = False
+) -> Recovered:
     """Replay every spool in the folder whose process is gone; ``own`` is this process's holder id, whose spool is not looked at.
+    ``with_set_aside``: those that were set aside before, too; telling the owner again books nothing twice.
 
     A spool from before the machine was last started may lack its newest records unseen, if the power failed: it is told as far
     as it is surely true, set aside, and what its leases hold beyond that stays held until they lapse. An operator who knows
     that the machine was shut down in order says ``trust_other_boots``. Never raises for what a file says or the owner answers.
     """
     found = Recovered()
-    for path in _spools(folder, own):
+    endings = (SUFFIX, SUFFIX + NEW, SUFFIX + DAMAGED) if with_set_aside else (SUFFIX, SUFFIX + NEW)
+    try:
+        paths = _spools(folder, own, endings)
+    except OSError as error:
+        return _waits("", f"its folder cannot be read ({error.strerror})")
+    for path in paths:
         try:
-            fd = _lock(path)
+            found = _add(found, _unless_alive(path, ask, trust_other_boots))
         except OSError as error:
-            found = _add(found, _waits(os.path.basename(path), f"it cannot be opened ({error.strerror})"))
-            continue
-        if fd is not None:
-            try:
-                found = _add(found, _one(path, ask, trust_other_boots))
-            finally:
-                os.close(fd)
+            found = _add(found, _waits(os.path.basename(path), f"it cannot be opened or put away ({error.strerror})"))
     return found
 
 
-def _spools(folder: str, own: str) -> list[str]:
+def _unless_alive(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
+    fd = _lock(path)
+    if fd is None:
+        return Recovered()
+    try:
+        return _one(_put_back(path), ask, trust_other_boots)
+    finally:
+        os.close(fd)
+
+
+def _put_back(path: str) -> str:
+    """The name of a locked file under which it is replayed: what was set aside gets it back, its notes first."""
+    if not path.endswith(DAMAGED):
+        return path
+    name = path.removesuffix(DAMAGED)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(name + NOTES + DAMAGED, name + NOTES)
+    os.replace(path, name)
+    return name
+
+
+def _spools(folder: str, own: str, endings: tuple[str, ...]) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [
-        os.path.join(folder, name) for name in names if name.endswith((SUFFIX, SUFFIX + NEW)) and name != own + SUFFIX
-    ]
+    return [os.path.join(folder, name) for name in names if name.endswith(endings) and name != own + SUFFIX]
 
 
 def _lock(path: str) -> int | None:
@@ -104,7 +132,7 @@ def _lock(path: str) -> int | None:
 
 def _waits(name: str, why: str) -> Recovered:
     """A file that is left for the next try."""
-    return Recovered(waiting=(name,), words=(f"{name}: {why}",))
+    return Recovered(waiting=(name,), why_waiting=(why,))
 
 
 def _one(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
@@ -124,8 +152,7 @@ def _one(path: str, ask: Ask, trust_other_boots: bool) -> Recovered:
     except (OwnerUnavailable, LedgerCorrupt) as error:
         return _waits(name, str(error))
     except AgentBudgetError as error:  # a bug of ours or of the owner's: the file is the only proof of what it says
-        _log.error("the spool %s cannot be replayed: %s: %s", name, type(error).__name__, error)
-        return _waits(name, str(error))
+        return _waits(name, f"it cannot be replayed ({type(error).__name__}: {error}); please report this as a bug")
     if done.words:
         return _set_aside(path, done)
     _remove(path)
@@ -137,7 +164,7 @@ def _replay_all(path: str, contents: SpoolContents, ask: Ask, trust_other_boots:
     is_whole = contents.is_of_this_boot or trust_other_boots
     done = Recovered(spools=1, leases=len(contents.leases), words=contents.damages)
     if not is_whole and contents.leases:
-        done = _add(done, Recovered(words=(f"{name}: it is from before the machine was last started",)))
+        done = _add(done, Recovered(words=(f"{name}: {_OTHER_BOOT}",)))
     with _notes(path) as (noted, note):
         for records in contents.leases:
             lease = records.identity.lease
@@ -226,5 +253,8 @@ def _set_aside(path: str, done: Recovered) -> Recovered:
     os.replace(path, path + DAMAGED)
     name = os.path.basename(path)
     shown = "; ".join(done.words[:MAX_WORDS])
-    _log.warning("the spool %s is kept as %s%s: %s", name, name, DAMAGED, shown)
+    _log.warning(
+        "the spool %s of a dead process could not be booked whole, and is kept as %s%s: %s. What its leases hold beyond what "
+        "was booked stays held until it lapses", path, name, DAMAGED, shown,
+    )  # fmt: skip
     return _add(done, Recovered(damaged=(name + DAMAGED,)))

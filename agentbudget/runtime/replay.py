@@ -79,15 +79,20 @@ class _Replay:
         self._names = tuple(dict.fromkeys((*self._facts.names, *names)))
         self._untold = [*(step for renew in self._unanswered for step in renew.steps), *self._reports]
         self._reported = self._unknown = 0
+        self._released = records.released + sum(renew.released for renew in self._unanswered)
+        self._open = len(records.steps)
 
     def run(self, trusted: bool) -> Replayed:
         if not trusted or self._who.on_unknown != "charge":
             self._guesses = []
+        self._released += self._open - len(self._guesses)  # what had begun is a step, also one that is given back
         left, corrected = "", False
         try:
             self._tell(trusted)
         except _Ended:
-            pass
+            left = (
+                f"it had ended, and {len(self._untold)} settled steps of it were never reported" if self._untold else ""
+            )
         except (_Stuck, _Refused) as stuck:
             left = str(stuck)
         except _Lapsed:
@@ -120,7 +125,7 @@ class _Replay:
                     renew = replace(renew, seq=error.expected)
                     self._note(renew)
                     continue
-                if renew.steps or renew.back or renew.close:
+                if renew.steps or renew.released or renew.back or renew.close:
                     raise _Stuck(f"another message stands under number {renew.seq}") from error
                 self._next = renew.seq  # it only asked, was refused, and an earlier replay went on under its number
                 return
@@ -132,6 +137,7 @@ class _Replay:
             applied = isinstance(answer, Renewed) and answer.seq >= renew.seq
             self._next = renew.seq + 1 if applied else renew.seq
             self._told(renew.steps)
+            self._released -= renew.released
             return
         raise _Stuck(f"no number fits message {renew.seq}")
 
@@ -165,8 +171,8 @@ class _Replay:
         return replace(renew, over=_used(self._names, renew.steps))
 
     def _close(self) -> None:
-        """Give back what is left. Nothing is reported with it, so any number will do."""
-        renew = replace(self._message(()), close=True)
+        """Give back what is left, and say how many steps cost nothing. A lease ends once, so any number will do."""
+        renew = replace(self._message(()), close=True, released=self._released)
         for _ in range(_ATTEMPTS):
             try:
                 self._ask_owner(renew)
@@ -226,7 +232,7 @@ class _Replay:
                 self._guess(step)  # answered if it was booked before the lapse
             except _Lapsed:
                 steps.append(self._at_hold(step))
-        correct = CorrectLease(self._who.lease, self._names, tuple(steps), self._facts.tariffs)
+        correct = CorrectLease(self._who.lease, self._names, tuple(steps), self._facts.tariffs, self._released)
         try:
             self._ask(self._who.customer, correct)
         except KeyConflict:

@@ -16,7 +16,6 @@ from agentbudget.amounts import Credits
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import BudgetAbort, BudgetDenied, OwnerUnavailable
 from agentbudget.runtime.asking import (
-    MODEL_KINDS,
     Ask,
     Caps,
     Priced,
@@ -24,11 +23,13 @@ from agentbudget.runtime.asking import (
     fixed,
     hold_of,
     key_ok,
+    lease_key,
     price,
     with_cap,
 )
 from agentbudget.runtime.claims import Claim
 from agentbudget.runtime.current import current_step
+from agentbudget.runtime.forks import generation
 from agentbudget.runtime.host import Plan, ignore
 from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.lease import Lease, PlainKey
@@ -77,34 +78,26 @@ def reserve(session: Session, ask: Ask, cost: Priced | None = None) -> Plan[Step
         cost, got = yield from _clamped(session, ask, cost, got)
     if isinstance(got, Decision):
         return (yield from deny(session, with_output(got, cost)))
-    return step_of(session, ask, cost, got)
+    step, started_us, own, lease, n = got
+    if lease is None:
+        link.host.live.add(step)
+    return Step(step, session, ask, cost, ask.dispatched, started_us, generation(), current_step(), own, lease, n)
 
 
-def at_once(session: Session, ask: Ask, cost: Priced) -> Step | None:
+def at_once(session: Session, ask: Ask, cost: Priced, key: PlainKey) -> Step | None:
     """Begin the step on what the session has leased already, asking nobody; None when the owner must be asked."""
     own = session.leases
     if own is None or own.is_strict or ask.key is not None:
         return None
     if own.patterns.repeats_count and (ask.fingerprint is not None or ask.arguments is not None):
         return None  # a pattern may be in it
-    begun = own.begin(lease_key(ask), cost.amount, cost.measures, ask.dispatched)
+    dispatched = ask.dispatched
+    begun = own.begin(key, cost.amount, cost.measures, dispatched)
     if begun is None:
         return None
-    lease, n, started_us = begun
-    got = Got(f"{lease.id}.{n}", started_us, own, lease, n)
-    return Step(session.link, ask, cost, got, session.id, session.on_unknown, current_step())
-
-
-def step_of(session: Session, ask: Ask, cost: Priced, got: Got) -> Step:
-    """The handle of a step that is held."""
-    return Step(session.link, ask, cost, got, session.id, session.on_unknown, current_step())
-
-
-def lease_key(ask: Ask) -> PlainKey:
-    """The lease that serves steps like this one, as a plain ``Key``: it is looked up at every step."""
-    if ask.kind in MODEL_KINDS:
-        return (ask.kind, ask.model, None, ask.feature, ask.wind_down)
-    return (ask.kind, None, ask.name, ask.feature, ask.wind_down)
+    lease, n, now_us = begun
+    step = f"{lease.id}.{n}"
+    return Step(step, session, ask, cost, dispatched, now_us, generation(), current_step(), own, lease, n)
 
 
 def _holding(session: Session, ask: Ask, cost: Priced, *, note: bool) -> Plan[Got | Decision]:
@@ -149,6 +142,9 @@ def _claimed(
 ) -> Plan[tuple[Lease, int, int] | Renewed | None]:
     """Ask the owner for a lease that begins with this step. None: something else was under way, look again."""
     lease = own.lease_for(key)
+    if lease is None:
+        return None
+    lease.is_full = False  # it may have been full once, and have room again
     hold = hold_of(ask, cost, step=lease.id, session=session.id, ttl_us=session.link.hold_ttl_us)
     claim = Claim(own, lease, hold if note else replace(hold, note_refusal=False))
     try:
@@ -159,7 +155,7 @@ def _claimed(
     if type(got) is int:
         return lease, got, session.link.clock.monotonic_us()
     if got is None and lease.is_full:
-        own.is_strict = True  # the spool has no room: the owner holds the steps of this session from now on
+        own.go_strict()
     return got  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.clock import Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
-from agentbudget.ledger.store import Store, open_archive, open_journal
+from agentbudget.ledger.store import Store, is_postgres, open_archive, open_journal
 from agentbudget.runtime import ray_open
 from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
@@ -27,15 +27,10 @@ from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.ray_open import owner_with
 from agentbudget.runtime.read_host import ReadHost
+from agentbudget.runtime.recovery import Recovered
 from agentbudget.runtime.settings import Settings, settings_from, with_settings
-from agentbudget.runtime.sharing import (
-    catalog_of,
-    database_of,
-    document_of,
-    open_spool,
-    recover_all,
-    recover_as_owner,
-)
+from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
+from agentbudget.runtime.state_folder import spool_base
 from agentbudget.runtime.views import to_us
 
 if TYPE_CHECKING:
@@ -48,11 +43,22 @@ MAX_LINKS: Final = 10_000
 class Runtime:
     """Open it with :meth:`open`; ``with`` and ``async with`` close it."""
 
-    def __init__(self, host: Host, archive: Archive, catalog: Catalog, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        host: Host,
+        archive: Archive,
+        catalog: Catalog,
+        clock: Clock,
+        settings: Settings,
+        *,
+        spools: str | None = None,
+    ) -> None:
+        """``spools``: the path beside which the spools of a ledger stand that is no file."""
         self.host, self.clock, self.settings = host, clock, settings
         self._archive, self._catalog = archive, catalog
         self._links: dict[str, Link] = {}
-        self.holder = None if isinstance(host, ReadHost) else self._as_holder(host)
+        self.recovery: Recovery | None = None
+        self.holder = None if isinstance(host, ReadHost) else self._as_holder(host, spools)
         self.is_closed = False
         register(self)
         self.customers = Customers(self)
@@ -77,7 +83,8 @@ class Runtime:
     ) -> Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
-        ledger: ``sqlite:///budget.db``, ``memory://`` (the default, unless AGENTBUDGET_LEDGER is set), or a journal.
+        ledger: ``sqlite:///budget.db``, ``postgresql+psycopg://user@host/database``, ``memory://`` (the default, unless
+        AGENTBUDGET_LEDGER is set), or a journal.
         catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.
         host: ``local``, ``ray``, or ``auto``: Ray where this process is on a cluster or RAY_ADDRESS names one, else local; a
         memory ledger is always local.
@@ -96,13 +103,17 @@ class Runtime:
         if isinstance(ledger, str) or ledger is None:
             if ray_open.is_chosen(settings):
                 settings, on_ray = ray_open.open_host(settings, owner_with(settings))
-                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
+                beside = ray_open.spool_base(settings.ledger)
+                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings, spools=beside)
             if settings.ledger.startswith("sqlite:"):
                 settings = with_settings(settings, ledger=f"sqlite:///{database_of(settings.ledger)}")  # in handles too
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
+            spools = spool_base(settings.ledger) if is_postgres(settings.ledger) else None
             ledger = open_journal(settings.ledger, clock=clock)
+        else:
+            spools = None
         local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=owner_with(settings))
-        return cls(local, ledger, found, clock, settings)
+        return cls(local, ledger, found, clock, settings, spools=spools)
 
     @property
     def catalog(self) -> Catalog:
@@ -142,16 +153,16 @@ class Runtime:
             self.holder.catalog = self.host.publish_catalog(document_of(self._catalog))
         return self._catalog
 
-    def _as_holder(self, host: Host) -> Holder:
+    def _as_holder(self, host: Host, spools: str | None) -> Holder:
         """This process as a holder of leases, with a spool where the ledger outlives it."""
-        if not isinstance(host, MachineHost | RayHost):
+        path = database_of(self.settings.ledger) if isinstance(host, MachineHost) else spools
+        if path is None:
             return Holder(host, self.clock)
-        ledger = self.settings.ledger
-        path = ray_open.spool_base(ledger) if isinstance(host, RayHost) else database_of(ledger)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
         host.on_nudge(holder.nudge)
-        recover_all(path, host, holder.id)
-        holder.on_pulse = partial(recover_as_owner, path, host, holder.id)
+        self.recovery = Recovery(path, host, holder.id)
+        self.recovery.run()
+        holder.on_pulse = self.recovery.run_as_owner
         holder.start()
         heard = weakref.WeakMethod(self._published)
         holder.on_beaten = lambda beaten: None if (tell := heard()) is None else tell(beaten)
@@ -238,6 +249,14 @@ class Ledger:
 
         self._runtime.settle_up()
         return verify_ledger(self._archive, anchors)
+
+    def recover(self, *, orderly_shutdown: bool = False) -> Recovered:
+        """Book what dead processes of this machine left, also what could not be booked whole before and was set aside; what is
+        there for the first time is booked by itself. ``orderly_shutdown``: the machine was shut down in order before it was
+        last started, so that files from before are whole (after a power failure their end may be missing)."""
+        if self._runtime.recovery is None:
+            return Recovered()
+        return self._runtime.recovery.again(trust_other_boots=orderly_shutdown)
 
     def reconcile(self) -> list[Difference]:
         """Every difference between the accounts and the entries; empty is right. Ask while nothing is written."""

@@ -26,7 +26,7 @@ from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
 from agentbudget.runtime import reserving
-from agentbudget.runtime.asking import Ask, Caps, Priced, StepArguments
+from agentbudget.runtime.asking import Ask, Caps, Priced, StepArguments, lease_key
 from agentbudget.runtime.current import SESSION
 from agentbudget.runtime.host import Plan, arun, run
 from agentbudget.runtime.leases import SessionLeases
@@ -87,7 +87,13 @@ class Session:
 
     @property
     def mode(self) -> Mode:
-        """``leased`` or ``strict``, as this process serves it."""
+        """``leased`` or ``strict``, as this process serves it now: a leased session goes strict when rules of its breaker must
+        see every process, and when the spool has no room."""
+        return "strict" if self._own is not None and self._own.is_strict else self._terms.mode
+
+    @property
+    def stated_mode(self) -> Mode:
+        """The mode that was asked for, which those who join with its handle ask for too."""
         return self._terms.mode
 
     @property
@@ -111,32 +117,37 @@ class Session:
         """Hold a step at once. Raises ``BudgetDenied`` (or ``BudgetAbort``) with the decision when it may not run, and
         ``OwnerUnavailable`` when no answer came (within ``timeout_seconds``, else the runtime's): it must not run then
         either (law L8)."""
-        ask = Ask(kind=kind, **what)
-        step, cost = self.at_once(ask)
-        if step is not None:
-            return step
-        return run(self.link.host, self.link.customer, reserving.reserve(self, ask, cost), timeout_seconds)
+        begun = self.at_once(kind, what)
+        if isinstance(begun, Step):
+            return begun
+        return run(self.link.host, self.link.customer, reserving.reserve(self, *begun), timeout_seconds)
 
-    def at_once(self, ask: Ask) -> tuple[Step | None, Priced | None]:
-        """The step, where what is leased covers it, else None and its cost, as far as it is known."""
+    def at_once(self, kind: Kind, what: StepArguments) -> Step | tuple[Ask, Priced | None]:
+        """The step, where what is leased covers it, else what is asked and its cost, as far as it is known."""
         if not self._is_open or self._terms.mode == "strict":
-            return None, None
-        try:
-            cost = reserving.priced(self.link, ask, self._terms.caps, self.workflow, self.feature)
-        except UnknownPrice:
-            return None, None  # refused where refusals are
-        return reserving.at_once(self, ask, cost), cost
+            return Ask(kind=kind, **what), None
+        link = self.link
+        known = link.stated.find(kind, self.feature, what)
+        if known is not None:
+            ask, cost, key = known
+        else:
+            ask = Ask(kind=kind, **what)
+            try:
+                cost = reserving.priced(link, ask, self._terms.caps, self.workflow, self.feature)
+            except UnknownPrice:
+                return ask, None  # refused where refusals are
+            key = lease_key(ask)
+        return reserving.at_once(self, ask, cost, key) or (ask, cost)
 
     async def areserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
         """:meth:`reserve`, awaited. A cancelled one gives back what it may have held."""
-        ask = Ask(kind=kind, **what)
-        step, cost = self.at_once(ask)
-        return step if step is not None else await self.arun(reserving.reserve(self, ask, cost))
+        begun = self.at_once(kind, what)
+        return begun if isinstance(begun, Step) else await self.arun(reserving.reserve(self, *begun))
 
     def step(self, kind: Kind, **what: Unpack[StepArguments]) -> StepEntry:
         """The same as a context manager: ``with`` reserves on entry, ``async with`` awaits it; the body is the step's
         work."""
-        return StepEntry(self, Ask(kind=kind, **{"dispatched": True, **what}))  # type: ignore[arg-type]
+        return StepEntry(self, kind, {"dispatched": True, **what})
 
     def explain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
         """What :meth:`reserve` would answer now. Nothing is held or counted."""
@@ -268,9 +279,7 @@ class Session:
 
     def _leave(self) -> None:
         if self._tokens:
-            with contextlib.suppress(
-                ValueError
-            ):  # entered in another context, whose value this thread or task never had
+            with contextlib.suppress(ValueError):  # entered in another context, whose value was never here
                 SESSION.reset(self._tokens.pop())
 
     @contextlib.contextmanager

@@ -28,8 +28,9 @@ _SYNCHRONOUS: Final = ("FULL", "NORMAL")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """ledger: URL (``memory://``, ``sqlite:///file``).  catalog: path, or None for the bundled one.  synchronous:
-    SQLite's; with NORMAL a power loss may lose the newest answers (law L1 then holds against process death only).
+    """ledger: URL (``memory://``, ``sqlite:///file``, ``postgresql+psycopg://user@host/database``).  catalog: path, or None
+    for the bundled one.  synchronous: SQLite's; with NORMAL a power loss may lose the newest answers (law L1 then holds against
+    process death only).
 
     timeout_seconds: how long a caller waits for the owner.  hold_ttl_seconds: how long a hold outlives its silent
     holder.  lapse_after_seconds: how long what a silent process has leased and not reported waits for its spool;

@@ -14,7 +14,7 @@ from agentbudget.ledger.sqlite import SqliteFile
 from agentbudget.runtime.host import Host
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.ray_host import RayHost
-from agentbudget.runtime.recovery import recover
+from agentbudget.runtime.recovery import Recovered, recover
 from agentbudget.runtime.spool import Spool
 
 _recovering = threading.Lock()
@@ -36,24 +36,50 @@ def open_spool(database: str, holder: str) -> Spool:
     return Spool.open(spool_folder(database), holder, mode=stat.S_IMODE(os.stat(database).st_mode) & 0o666)
 
 
-def recover_all(database: str, host: Host, holder: str) -> None:
-    """Book what dead processes of this machine left in their spools."""
-    folder = spool_folder(database)
-    if not os.path.isdir(folder):
-        return
-    with _recovering:  # two threads of one process would get in each other's way at the files' locks
-        done = recover(folder, host.ask, own=holder)
-    if done.leases:
-        _log.info(
-            "replayed %d leases of dead processes: %d steps reported, %d of unknown cost", done.leases, done.reported,
-            done.unknown,
-        )  # fmt: skip
+class Recovery:
+    """Books what dead processes of this machine left in their spools: when a process opens the ledger, and then once a second
+    in the one that owns it, so that somebody does. What has to wait is said once, and again when its reason changes."""
 
+    def __init__(self, database: str, host: Host, holder: str) -> None:
+        self._folder, self._host, self._holder = spool_folder(database), host, holder
+        self._said: dict[str, str] = {}
 
-def recover_as_owner(database: str, host: MachineHost | RayHost, holder: str) -> None:
-    """The same, in the process that owns the ledger: it looks once a second, so that somebody does."""
-    if host.is_owner:
-        recover_all(database, host, holder)
+    def run(self) -> None:
+        """Look once."""
+        if not os.path.isdir(self._folder):
+            return
+        with _recovering:  # two threads of one process would get in each other's way at the files' locks
+            done = recover(self._folder, self._host.ask, own=self._holder)
+            self._say(done)
+
+    def again(self, *, trust_other_boots: bool) -> Recovered:
+        """Look once, also at what was set aside before. See :func:`recover`."""
+        with _recovering:
+            return recover(
+                self._folder, self._host.ask, own=self._holder, with_set_aside=True, trust_other_boots=trust_other_boots
+            )
+
+    def run_as_owner(self) -> None:
+        """Look once, in the process that owns the ledger."""
+        if (
+            not isinstance(self._host, MachineHost | RayHost) or self._host.is_owner
+        ):  # of a local host the owner is always here
+            self.run()
+
+    def _say(self, done: Recovered) -> None:
+        if done.leases:
+            _log.info(
+                "replayed %d leases of dead processes: %d steps reported, %d of unknown cost", done.leases, done.reported,
+                done.unknown,
+            )  # fmt: skip
+        waiting = dict(zip(done.waiting, done.why_waiting, strict=True))
+        for name, why in waiting.items():
+            if self._said.get(name) != why:
+                _log.warning(
+                    "the spool %s of a dead process is not booked yet: %s. What its steps hold stays held meanwhile; it is "
+                    "tried again once a second", os.path.join(self._folder, name), why,
+                )  # fmt: skip
+        self._said = waiting
 
 
 def document_of(catalog: Catalog) -> bytes:

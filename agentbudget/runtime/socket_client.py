@@ -1,73 +1,46 @@
 """A process's line to the owner: everything that waits in the process goes into the next frame, one frame at a time.
 
 Whoever has something to say sends the frame when none is under way; the thread that reads answers sends the next one. No
-call here waits for a lock, so a finalizer may make it.
+call that says something waits for a lock, so a finalizer may make it.
+
+Who reads: one thread at a time. The line's own does, until it has answered a caller that was alone and waits; then it naps,
+and the next one that waits reads its answer itself, which spares a change of threads. A caller that leaves wakes the line's
+thread when something is still under way; so does whoever says something and does not wait for it.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextlib
-import errno
 import logging
+import select
 import socket
-import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
-from agentbudget.account.commands import Command
 from agentbudget.account.decision import Done
-from agentbudget.errors import InvalidRequest, OwnerUnavailable
+from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime import wire
-from agentbudget.runtime.host import Beat, no_answer_within
+from agentbudget.runtime.host import Beat
+from agentbudget.runtime.socket_calls import OTHERS, Call, Outbox, end_overdue
+from agentbudget.runtime.socket_greeting import BUFFER, GREETING_SECONDS, ROUND_SECONDS, greeted
 from agentbudget.runtime.socket_path import SocketPath
 from agentbudget.runtime.wire_answers import received
 
 _log = logging.getLogger("agentbudget")
 
-GREETING_SECONDS: Final = 5.0
-"""How long the owner may take to say who it is: it may be busy with a large customer, or be a process that was stopped."""
-ROUND_SECONDS: Final = 0.5
-"""How often a silent line looks after what has waited too long, and says which steps live: below the least
-``hold_ttl_seconds``."""
+NAP_SECONDS: Final = 0.02
+"""How long the line's thread leaves reading to callers before it looks whether any still does: so late may a nudge come
+that nobody else reads."""
+GONE_SECONDS: Final = 4 * ROUND_SECONDS
+"""A caller that reads is seen at it once a round; after so long it is not there."""
 FULL_FRAME: Final = 96 << 10
 """Bytes of commands after which a frame is sent: it fits into an empty socket whole, so sending it never waits."""
-BUFFER: Final = 256 << 10
 MAX_LIVING: Final = 1_000
 """Steps that one frame says to live; the next says more."""
-
-Said = Command | Beat | wire.Publish | str
-
-
-class Call:
-    """Something said, until it is answered. ``done`` is called once, whatever happens; a caller who stopped waiting takes it
-    away."""
-
-    __slots__ = ("customer", "data", "deadline", "done", "seconds", "what")
-
-    def __init__(self, customer: str, what: Said, done: Callable[[Any], None], seconds: float) -> None:
-        """Raises ``InvalidRequest`` for a command that cannot be written."""
-        self.customer, self.what, self.seconds = customer, what, seconds
-        self.done: Callable[[Any], None] | None = done
-        self.deadline = time.monotonic() + seconds
-        self.data = (
-            what.document if isinstance(what, wire.Publish) else b"" if isinstance(what, _OTHERS) else wire.packed(what)
-        )
-        if len(self.data) > wire.MAX_COMMAND:
-            raise InvalidRequest(f"{len(self.data)} bytes, and a message takes {wire.MAX_COMMAND}", type(what).__name__)
-
-    def end(self, answer: Any) -> None:
-        done, self.done = self.done, None
-        if done is not None:
-            done(answer)
-
-
-_OTHERS: Final = (Beat, wire.Publish, str)
-Outbox = deque[Call]
 
 
 class Line:
@@ -82,6 +55,14 @@ class Line:
         self._living: set[str] = set()
         self._next_living = 0.0
         self._buffer, self._room = bytearray(), bytearray(BUFFER)
+        self._reading = threading.Lock()  # held by the thread that reads; only the line's own waits for it
+        self._bell = threading.Lock()  # what that one naps on
+        self._bell.acquire()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._is_over = False
+        self._is_alone = False  # the last frame had one call, by a caller that waits: the next one may read for itself
+        self._led = 0.0  # when a caller that reads was last seen at it
         self.on_nudge: Callable[[], None] = _nothing
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -103,6 +84,45 @@ class Line:
         """End now."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the line's own thread read, unless somebody does."""
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._bell.release()
+
+    def read_for(self, call: Call, seconds: float) -> None:
+        """Read until the call is answered, unless another thread reads, or soon will: that one answers it then. At most so
+        long."""
+        if not self._is_alone or not self._reading.acquire(blocking=False):
+            return
+        until = time.monotonic() + seconds
+        try:
+            while not self._is_over and (call.done is not None or self._is_buffered()):
+                self._led = time.monotonic()
+                left = until - self._led
+                if self._is_buffered() or (left > 0 and self._poll.poll(min(left, ROUND_SECONDS) * 1e3)):
+                    self._read_here()
+                elif left <= 0:
+                    return
+                else:
+                    self._look_round()
+        finally:
+            self._reading.release()
+            if self._flying or self._outbox or self._is_over:  # after the release: see _nap
+                self.wake()
+
+    def _read_here(self) -> None:
+        """A frame, or a piece of one. An interrupt in here ends the line, whose state nobody knows then: the next one heals
+        everything."""
+        try:
+            self._round()
+        except BaseException as error:
+            self._is_over = True
+            self.break_off()
+            if not isinstance(error, OSError | wire.Garbage):
+                raise
+            _said_why(error)
 
     # --- sending, by whoever has the turn -----------------------------------------------------------------------------
 
@@ -192,30 +212,52 @@ class Line:
     def serve(self) -> list[Call]:
         """Read answers until the line is lost or finished; the calls that were under way then."""
         self.kick()
+        self._reading.acquire()
         try:
-            while self._round():
-                pass
-        except OSError as error:
-            _log.info("the connection to the ledger's owner broke: %s", error)
-        except wire.Garbage as error:
-            _log.warning("the ledger's owner sent what is no message: %s", error)
-        self._is_lost = True
+            while not self._is_over:
+                self._round()
+                if self._is_alone and not self._flying and not self._is_over:
+                    self._nap()
+        except (OSError, wire.Garbage) as error:
+            _said_why(error)
+        self._is_over = self._is_lost = True  # and nobody else reads from here on
         while self._is_sending:  # it sees that the line is lost, or what it sent is lost
             time.sleep(0.0005)
         self._sock.close()
         lost, self._flying = self._flying, []
         return lost
 
-    def _round(self) -> bool:
+    def _nap(self) -> None:
+        """Leave reading to callers that wait, until none came for a while or one of them calls."""
+        self._reading.release()
+        look = time.monotonic() + ROUND_SECONDS
+        woken = bool(self._flying)  # its caller may have found us reading, in this very moment
+        while True:
+            woken = self._bell.acquire(timeout=0 if woken else NAP_SECONDS) or woken
+            now = time.monotonic()
+            is_time = now >= look
+            if (woken or is_time or now - self._led >= NAP_SECONDS) and self._reading.acquire(blocking=False):
+                self._is_alone = False
+                return self._look_round() if is_time else None
+            if is_time and now - self._led > GONE_SECONDS:
+                self._is_over = True  # an interrupt took the reading with it: the next line heals that
+                return self.break_off()
+            woken = False
+
+    def _round(self) -> None:
+        """Read what has come and act on it; a frame at a time."""
         body = self._frame()
         if body is None:
-            self._look_round()
-            return True
-        if not body:
-            return False
-        match wire.read_of_owner(body):
-            case wire.Answers() as answers:
-                self._answered(answers)
+            return self._look_round()
+        self._is_over = not body or not self._understood(wire.read_of_owner(body))
+        if not self._is_over:
+            self._end_if_idle()
+
+    def _understood(self, message: wire.FromOwner) -> bool:
+        """Whether the line goes on after it."""
+        match message:
+            case wire.Answers():
+                self._answered(message)
             case wire.Leaving():
                 self._take_back()
                 return False
@@ -224,14 +266,13 @@ class Line:
             case wire.Refusal(what, owner, advice):
                 _log.warning("the ledger's owner: %s", OwnerUnavailable(what, owner, advice))
                 return False
-        self._end_if_idle()
         return True
 
     def _answered(self, message: wire.Answers) -> None:
-        if sum(type(call.what) not in _OTHERS for call in self._flying) != len(message.answers):
+        if sum(type(call.what) not in OTHERS for call in self._flying) != len(message.answers):
             raise wire.Garbage(f"{len(message.answers)} answers to another number of commands")
-        calls, self._flying = self._flying, []
-        answers = iter(message.answers)
+        calls, answers = self._flying, iter(message.answers)
+        self._is_alone = len(calls) == 1 and calls[0].waits
         for call in calls:
             if isinstance(call.what, Beat):
                 self._end(call, received(message.unheard) if message.unheard is not None else message.beaten)
@@ -241,6 +282,7 @@ class Line:
                 self._end(call, Done())
             else:
                 self._end(call, received(next(answers)))
+        self._flying = []  # not before: an interrupt in between leaves them to the next line, which passes over the ended
         self._turn.release()
         self.kick()
 
@@ -264,6 +306,11 @@ class Line:
         self._is_stuck = is_stuck
         self.kick()
 
+    def _is_buffered(self) -> bool:
+        """Whether a whole frame is here already."""
+        size = len(self._buffer) - wire.HEADER
+        return size >= 0 and size >= int.from_bytes(self._buffer[: wire.HEADER], "big")
+
     def _frame(self) -> bytes | None:
         """The next frame; None when nothing came for a while, empty at the end of the line."""
         while True:
@@ -283,6 +330,13 @@ class Line:
             buffer += memoryview(self._room)[:came]
 
 
+def _said_why(error: Exception) -> None:
+    if isinstance(error, OSError):
+        _log.info("the connection to the ledger's owner broke: %s", error)
+    else:
+        _log.warning("the ledger's owner sent what is no message: %s", error)
+
+
 def connect(path: SocketPath, process: str, outbox: Outbox, live: set[str]) -> Line:
     """A line to the owner behind the socket. Raises ``OwnerUnavailable``: nobody is there, or does not answer, or does not
     serve this process."""
@@ -295,46 +349,10 @@ def connect(path: SocketPath, process: str, outbox: Outbox, live: set[str]) -> L
             "send it again with the same key",
         ) from None
     try:
-        return Line(sock, _greeted(sock, process, path), outbox, live)
+        return Line(sock, greeted(sock, process, path), outbox, live)
     except BaseException:
         sock.close()
         raise
-
-
-def _greeted(sock: socket.socket, process: str, path: SocketPath) -> str:
-    """Say who we are; the owner's name."""
-    try:
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # refused unheard: what it said of that is to be read
-            sock.sendall(wire.framed(wire.Hello(wire.VERSION, process)))
-        size = int.from_bytes(_exactly(sock, wire.HEADER), "big")
-        if size > wire.MAX_FRAME:
-            raise wire.Garbage(f"a greeting of {size} bytes")
-        greeting = wire.read_of_owner(_exactly(sock, size))
-    except (OSError, wire.Garbage) as error:
-        what = f"the owner behind {path.path} did not greet ({error})"
-        raise OwnerUnavailable(what, "", "see whether its process is stopped; then send it again") from None
-    if isinstance(greeting, wire.Refusal):
-        raise OwnerUnavailable(greeting.what, greeting.owner, greeting.advice)
-    if not isinstance(greeting, wire.Welcome):
-        raise OwnerUnavailable(f"what listens at {path.path} is no owner of a ledger", "", "remove the file")
-    sock.settimeout(None)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-    # A time-out of the kernel's: one system call for an answer, where Python's own would take two.
-    seconds = struct.pack("ll", int(ROUND_SECONDS), round(ROUND_SECONDS % 1 * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-    return greeting.owner
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = sock.recv(size - len(data))
-        if not more:
-            raise ConnectionError(errno.ECONNRESET, "it closed the connection")
-        data += more
-    return data
 
 
 def _receive(sock: socket.socket, room: bytearray) -> int | None:
@@ -343,15 +361,6 @@ def _receive(sock: socket.socket, room: bytearray) -> int | None:
         return sock.recv_into(room)
     except (BlockingIOError, InterruptedError):  # the time-out
         return None
-
-
-def end_overdue(calls: deque[Call] | list[Call], owner: str) -> None:
-    """Answer those that have waited as long as they may. They stay where they are, and are passed over."""
-    now = time.monotonic()
-    for call in list(calls):
-        if call.done is not None and call.deadline <= now:
-            late = no_answer_within(call.seconds)
-            call.end(OwnerUnavailable(late.what, owner, late.advice))
 
 
 def _nothing() -> None:

@@ -1,8 +1,9 @@
-"""The owner's door: one thread that takes frames of other processes from a Unix socket into the mailbox.
+"""The owner's door: one thread that takes frames of other processes from a Unix socket and has them decided.
 
 A process is never waited for. Its next frame is not read before its last was answered, what it has not read is bounded,
-and whoever sends what is no message, or nothing after it connected, is closed. The answer of a frame is written by the
-owner's thread, right after the commit; only what a full socket did not take is left to this one.
+and whoever sends what is no message, or nothing after it connected, is closed. All frames that have come make one batch,
+which this thread decides itself while the owner's has nothing to do, else that one does. The answer of a frame is written
+by who decided it, right after the commit; only what a full socket did not take is left to this thread.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from agentbudget.runtime import wire
 from agentbudget.runtime.descriptors import not_for_children, unforked
 from agentbudget.runtime.host import Beaten
 from agentbudget.runtime.local_host import LocalHost
-from agentbudget.runtime.mailbox import Sheet
-from agentbudget.runtime.owner import Reply, Request
+from agentbudget.runtime.mailbox import Letter, Sheet
+from agentbudget.runtime.owner import MAX_BATCH, Reply, Request
 from agentbudget.runtime.socket_path import SocketPath
 from agentbudget.runtime.wire_answers import to_send
 
@@ -76,6 +77,7 @@ class SocketServer:
         self._bell.setblocking(False)
         self._ear.setblocking(False)
         self._calls: deque[_Client] = deque()
+        self._came: deque[Sheet] = deque()
         self._is_stopping, self._is_accepting = False, True
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._ear, selectors.EVENT_READ)
@@ -122,10 +124,20 @@ class SocketServer:
                     self._called()
                 else:
                     self._attend(key.data, events)
+            self._have_decided()
             self._look_round()
 
+    def _have_decided(self) -> None:
+        """What came in this round, in batches as large as one transaction takes."""
+        while self._came:
+            batch: list[Letter] = []
+            room = MAX_BATCH
+            while self._came and (room := room - len(self._came[0].requests)) >= 0:
+                batch.append(("", self._came.popleft(), _nobody))
+            self._mailbox.decide(batch)
+
     def _patience(self) -> float | None:
-        """Nothing has to be looked after while everybody has greeted, reads, and may come."""
+        """How long to wait; for ever while everybody has greeted, reads, and may come."""
         quiet = self._is_accepting and all(c.is_greeted and not c.rest for c in self._clients.values())
         return None if quiet else ROUND_SECONDS
 
@@ -219,7 +231,7 @@ class SocketServer:
         def done(replies: list[Reply] | None, beaten: Beaten | AgentBudgetError | None) -> None:
             self._answer(client, found, replies, beaten)
 
-        self._mailbox.deliver(("", Sheet(requests, done, message.beat, message.publish, message.sweep), _nobody))
+        self._came.append(Sheet(requests, done, message.beat, message.publish, message.sweep))
 
     def _greet(self, client: _Client, hello: wire.Hello) -> None:
         if hello.version != wire.VERSION:
@@ -306,7 +318,6 @@ class SocketServer:
     # --- between the two threads --------------------------------------------------------------------------------------
 
     def _call(self, client: _Client) -> None:
-        """Have the server's thread look after a client."""
         self._calls.append(client)
         self._ring()
 

@@ -71,6 +71,11 @@ class Spool:
         disk has no room for its first segment or the folder cannot be written."""
         return cls(Pages.create(folder, holder, mode=mode, segment_bytes=segment_bytes, max_bytes=max_bytes))
 
+    @property
+    def lack(self) -> str:
+        """Why a trail was not given, or took no more, in words: what there is no room for, and what to do."""
+        return self._pages.lack
+
     def trail(self, customer: str, lease: str, session: str, key: Key, on_unknown: str) -> Trail | None:
         """Where the steps of a lease are written, before its first message is sent; None: there is no room for it."""
         if os.getpid() != self._pages.pid:
@@ -135,8 +140,8 @@ class Trail:
     False: it was not written, for lack of room or because the spool is closed, and must not be relied on."""
 
     __slots__ = (
-        "_at", "_begun", "_end", "_facts", "_first", "_generation", "_left", "_links", "_map", "_pages", "_reports", "_sent",
-        "_seq", "_serial", "_settled", "_since", "_slot", "_slot_bytes", "_spool", "_strayed",
+        "_at", "_begun", "_end", "_facts", "_first", "_generation", "_left", "_links", "_map", "_pages", "_released",
+        "_reports", "_sent", "_seq", "_serial", "_settled", "_since", "_slot", "_slot_bytes", "_spool", "_strayed",
     )  # fmt: skip
 
     def __init__(self, spool: Spool, pages: Pages, serial: int, slot: tuple[int, int], slot_bytes: int) -> None:
@@ -148,7 +153,7 @@ class Trail:
         self._at = self._end = self._generation = self._first = 0
         self._facts = _NO_FACTS
         self._reports: list[StepReport] = []  # settled here and in no message yet
-        self._left = self._since = self._seq = 0
+        self._left = self._since = self._seq = self._released = 0
         self._sent: Renew | None = None
         self._strayed = False  # the log lacks something: only a whole checkpoint makes it true again
 
@@ -196,8 +201,14 @@ class Trail:
         return self._note(form.DISPATCHED, n)
 
     def released(self, n: int) -> bool:
-        """A step ended and costs nothing that is still to be reported: it was given back, or the owner has booked it."""
-        return self._note(form.RELEASED, n)
+        """A step was given back: it cost nothing, but it is still to be reported that it was."""
+        written = self._note(form.RELEASED, n)
+        self._released += 1
+        return written
+
+    def guessed(self, n: int) -> bool:
+        """A step ended, and the owner has booked it already."""
+        return self._note(form.GUESSED, n)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -224,7 +235,7 @@ class Trail:
             body = Sending(renew, count, None)
         since = self._ordinal
         written = self._note(form.SENDING, body, urgent=True) or self._stray()
-        self._sent, self._reports, self._left, self._since = renew, rest, len(rest), since
+        self._sent, self._reports, self._left, self._since, self._released = renew, rest, len(rest), since, 0
         return written
 
     def _sending_again(self, sent: Renew, renew: Renew) -> bool:
@@ -241,18 +252,20 @@ class Trail:
         whole = self._strayed or reports != self._reports
         if whole:
             self._reports = list(reports)
-        if not self._links and not live and not reports:
+        is_over = not (live or reports or self._released)
+        if not self._links and is_over:
             return self._found_back()
         base = self._ordinal if whole else self._since
         kept = tuple(reports) if whole else tuple(reports[: self._left])
         steps = tuple(Begun(n, s.amount, dict(s.measures), s.opened_us, s.dispatched) for n, s in live.items())
-        if not self._note(form.CHECKPOINT, Checkpoint(seq, base, whole, self._facts, steps, kept), urgent=True):
+        mark = Checkpoint(seq, base, whole, self._facts, steps, kept, self._released if whole else 0)
+        if not self._note(form.CHECKPOINT, mark, urgent=True):
             if whole:
                 self._stray()
             return None  # the file still says what was under way: sent again, it is known
         self._left, self._since = len(kept), base
         self._found_back()
-        self._forget(base if live or reports else self._ordinal + 1)
+        self._forget(self._ordinal + 1 if is_over else base)
         return None
 
     def closed(self) -> None:
@@ -319,9 +332,10 @@ class Trail:
         """The first link of a log. What reports refer to stands at its head."""
         if not self._next(urgent):
             return False
-        if not self._seq and self._facts == _NO_FACTS:
+        if not self._seq and self._facts == _NO_FACTS and not self._released:
             return True
-        if self._note(form.CHECKPOINT, Checkpoint(self._seq, 0, True, self._facts, (), ()), urgent=urgent):
+        mark = Checkpoint(self._seq, 0, True, self._facts, (), (), self._released)
+        if self._note(form.CHECKPOINT, mark, urgent=urgent):
             return True
         self._forget(1)
         return False

@@ -61,7 +61,7 @@ SMALL_SLOT, LARGE_SLOT = 248, ROOM
 """A lease's identity with ids of usual length fits a small slot; with the longest names allowed (200 characters of four bytes,
 five of them) it takes a chunk."""
 
-BEGUN, DISPATCHED, SETTLED, RELEASED, FACTS, SENDING, RENUMBERED, CHECKPOINT = b"BDSRFMNC"
+BEGUN, DISPATCHED, SETTLED, RELEASED, GUESSED, FACTS, SENDING, RENUMBERED, CHECKPOINT = b"BDSRGFMNC"
 
 Tariffs = tuple[tuple[str, str], ...]
 
@@ -118,8 +118,9 @@ class Sending(Struct, frozen=True, array_like=True):
 
 
 class Checkpoint(Struct, frozen=True, array_like=True):
-    """Every message before it was answered. ``steps``: all that are open. ``reports``: those before the last message (``whole``:
-    all) that are still unreported. ``base``: no link of the log before this ordinal is needed any more."""
+    """Every message before it was answered. ``steps``: all that are open. ``reports``: those before the last message
+    (``whole``: all) that are still unreported. ``released``: if ``whole``, steps that cost nothing and are unreported.
+    ``base``: no link of the log before this ordinal is needed any more."""
 
     seq: int
     base: int
@@ -127,6 +128,7 @@ class Checkpoint(Struct, frozen=True, array_like=True):
     facts: Facts
     steps: tuple[Begun, ...]
     reports: tuple[StepReport, ...]
+    released: int = 0
 
 
 encode: Final = msgspec.msgpack.Encoder().encode

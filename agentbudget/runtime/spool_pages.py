@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import itertools
-import logging
 import mmap
 import os
 import threading
@@ -20,8 +19,6 @@ from typing import Final
 
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
 from agentbudget.runtime import spool_format as form
-
-_log = logging.getLogger("agentbudget")
 
 NEW: Final = ".new"
 """Added to the name of a spool until its header is written."""
@@ -43,7 +40,7 @@ class Pages:
 
     __slots__ = (
         "__weakref__", "_fd", "_free", "_generations", "_growing", "_is_growing", "_max_segments", "_path", "_per_segment",
-        "_refused", "_segment_bytes", "maps", "pid",
+        "_refused", "_segment_bytes", "_why", "maps", "pid",
     )  # fmt: skip
 
     def __init__(self, path: str, fd: int, *, segment_bytes: int, max_bytes: int) -> None:
@@ -51,7 +48,7 @@ class Pages:
         self._segment_bytes, self._max_segments = segment_bytes, max(1, max_bytes // segment_bytes)
         self._per_segment = segment_bytes // form.CHUNK_BYTES
         self._free: list[int] = []
-        self._generations, self._refused = itertools.count(1), 0
+        self._generations, self._refused, self._why = itertools.count(1), 0, ""
         self._growing, self._is_growing = threading.RLock(), False  # a finalizer may write while this thread grows
         self.maps: list[mmap.mmap] = []
         _open.add(self)
@@ -126,6 +123,16 @@ class Pages:
         (generation,) = form.WORD.unpack_from(area, base + 8)
         return int(generation)
 
+    @property
+    def lack(self) -> str:
+        """Why there is no room, and what to do."""
+        if len(self.maps) >= self._max_segments:
+            size = len(self.maps) * self._segment_bytes >> 10
+            return (
+                f"its {size:,} KiB are full of steps that are open or not reported: have fewer of them open at a time"
+            )
+        return f"the disk refused to let it grow ({self._why}): free space where {self._path} is"
+
     # --- segments -----------------------------------------------------------------------------------------------------
 
     def _grow(self) -> bool:
@@ -143,10 +150,7 @@ class Pages:
                 self._add_segment()
                 form.WORD.pack_into(self.maps[0], form.SEGMENTS_AT, len(self.maps))
             except OSError as error:
-                self._refused = _PATIENCE
-                _log.warning(
-                    "the spool cannot grow (%s): the owner holds each step until there is room", error.strerror
-                )
+                self._refused, self._why = _PATIENCE, error.strerror or str(error)
                 return False
             finally:
                 self._is_growing = False

@@ -26,8 +26,8 @@ class NotASpool(Exception):
 
 class LeaseRecords(Struct, frozen=True):
     """What is known of one open lease. ``unanswered``: messages that may or may not have been applied, in order. ``reports``:
-    settled steps that are in none of them. ``steps``: those that were open. ``seq``: the last message that was answered.
-    ``whole``: nothing of it was found damaged, so that nothing can be missing."""
+    settled steps that are in none of them; ``released``: so many others that cost nothing. ``steps``: those that were open.
+    ``seq``: the last message that was answered. ``whole``: nothing of it was found damaged, so that nothing can be missing."""
 
     identity: Identity
     unanswered: tuple[Renew, ...] = ()
@@ -36,6 +36,7 @@ class LeaseRecords(Struct, frozen=True):
     facts: Facts = Facts((), ())
     seq: int = 0
     whole: bool = True
+    released: int = 0
 
 
 class SpoolContents(Struct, frozen=True):
@@ -220,7 +221,7 @@ class _Log:
         self.before: list[StepReport] = []  # settled before the last message and left out of it
         self.after: list[StepReport] = []
         self.sent: list[tuple[Renew, bool]] = []  # and whether all its steps were there to be read
-        self.facts, self.seq, self.base = Facts((), ()), 0, 0
+        self.facts, self.seq, self.base, self.gone = Facts((), ()), 0, 0, 0
 
     def take(self, tag: int, data: bytes) -> None:
         read = _READ.get(tag)
@@ -241,20 +242,29 @@ class _Log:
 
     def released(self, n: int) -> None:
         self.steps.pop(n, None)
+        self.gone += 1
+
+    def guessed(self, n: int) -> None:
+        self.steps.pop(n, None)
 
     def settled(self, report: StepReport) -> None:
+        self._ended(report)
+        self.after.append(report)
+
+    def _ended(self, report: StepReport) -> None:
         n = report.step.rpartition(".")[2]
         if n.isdecimal():
             self.steps.pop(int(n), None)
-        self.after.append(report)
 
     def set_facts(self, facts: Facts) -> None:
         self.facts = facts
 
     def sending(self, sending: Sending) -> None:
         reports, renew = self.before + self.after, sending.renew
-        self.after = []
+        self.after, self.gone = [], 0
         if sending.left is None:
+            for report in renew.steps:  # where there was no room to write that it ended, only its message says so
+                self._ended(report)
             steps = {report.step for report in renew.steps}
             self.before = [report for report in reports if report.step not in steps]
             self.sent.append((renew, True))
@@ -272,7 +282,7 @@ class _Log:
         self.sent = []
         self.before = list(mark.reports)
         if mark.whole:
-            self.after = []
+            self.after, self.gone = [], mark.released
         self.steps = {step.n: step for step in mark.steps}
         self.facts, self.seq, self.base = mark.facts, mark.seq, max(self.base, mark.base)
 
@@ -283,7 +293,7 @@ class _Log:
     def records(self, identity: Identity, whole: bool) -> LeaseRecords:
         sent = tuple(renew for renew, is_all in self.sent if is_all)
         reports = (*self.before, *self.after)
-        return LeaseRecords(identity, sent, reports, tuple(self.steps.values()), self.facts, self.seq, whole)
+        return LeaseRecords(identity, sent, reports, tuple(self.steps.values()), self.facts, self.seq, whole, self.gone)
 
 
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
@@ -295,6 +305,7 @@ _READ: Final[dict[int, tuple[msgspec.msgpack.Decoder[Any], Callable[[_Log, Any],
     form.DISPATCHED: (_decoder(int), _Log.dispatched),
     form.SETTLED: (_decoder(StepReport), _Log.settled),
     form.RELEASED: (_decoder(int), _Log.released),
+    form.GUESSED: (_decoder(int), _Log.guessed),
     form.FACTS: (_decoder(Facts), _Log.set_facts),
     form.SENDING: (_decoder(Sending), _Log.sending),
     form.RENUMBERED: (_decoder(tuple[int, int]), _Log.renumbered),

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from msgspec import Struct
 
 from agentbudget.account.commands import DispatchHold, Kind, OnUnknown, ReleaseHold, SettleHold
 from agentbudget.account.decision import Settled
@@ -21,52 +23,64 @@ from agentbudget.catalog import Usage
 from agentbudget.catalog.usage import counts_of
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
-from agentbudget.runtime import streams
+from agentbudget.runtime import step_ends, streams
 from agentbudget.runtime.asking import Ask, Priced
 from agentbudget.runtime.current import STEP
 from agentbudget.runtime.failures import proves_not_billed
 from agentbudget.runtime.forks import generation
 from agentbudget.runtime.host import Plan, arun, ignore, run
+from agentbudget.runtime.lease import Lease
+from agentbudget.runtime.leases import SessionLeases
 from agentbudget.runtime.link import Link
-from agentbudget.runtime.step_ends import came_so_far, settlement_on_lease, stated_of, unheard
 from agentbudget.runtime.upkeep import end_unheard, lapsed_while_open
 from agentbudget.runtime.views import Settlement, StepState, settlement_of
 
 if TYPE_CHECKING:
-    from agentbudget.runtime.reserving import Got
+    from agentbudget.runtime.session import Session
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
 End = SettleHold | ReleaseHold
+_NO_USAGE: Final[dict[str, int]] = {}
 
 
-class Step:
+class Step(Struct, eq=False, weakref=True):
     """One unit of agent work that holds its cost. Made by a session's ``reserve``, ``areserve`` and ``step``.
 
     As a context manager, entering the body marks dispatch; a body that ends without ``settle`` books the hold, one that
     raises ends by :meth:`fail`. A step that is forgotten is ended as abandoned.
     """
 
-    __slots__ = (
-        "__weakref__", "_answer", "_ask", "_born", "_came", "_end", "_got", "_is_dispatched", "_link", "_on_unknown",
-        "_priced", "_state", "_streaming", "_token", "id", "outer", "session",
-    )  # fmt: skip
+    id: str
+    _of: Session
+    _ask: Ask
+    _priced: Priced
+    _is_dispatched: bool
+    _started_us: int
+    _born: int
+    outer: Step | None
+    _own: SessionLeases | None = None
+    _lease: Lease | None = None
+    _n: int = 0
+    _state: StepState | None = None
+    _answer: Settlement | None = None
+    _end: dict[str, End] = {}
+    _token: Token[Step | None] | None = None
+    _streaming: bool = False
+    _came: int = 0
 
-    def __init__(
-        self, link: Link, ask: Ask, priced: Priced, got: Got, session: str, on_unknown: OnUnknown, outer: Step | None
-    ) -> None:
-        self._link, self._ask, self._priced, self._got = link, ask, priced, got
-        self.id, self.session, self._on_unknown, self.outer = got.step, session, on_unknown, outer
-        self._is_dispatched = ask.dispatched
-        self._streaming = False
-        self._came = 0
-        self._state: StepState | None = None
-        self._answer: Settlement | None = None
-        self._end: dict[str, End] = {}
-        self._token: Token[Step | None] | None = None
-        self._born = generation()
-        if got.lease is None:
-            link.host.live.add(got.step)
+    @property
+    def session(self) -> str:
+        """The session that it is a step of."""
+        return self._of.id
+
+    @property
+    def _link(self) -> Link:
+        return self._of.link
+
+    @property
+    def _on_unknown(self) -> OnUnknown:
+        return self._of.on_unknown
 
     @property
     def kind(self) -> Kind:
@@ -130,7 +144,7 @@ class Step:
         the owner gave no answer; the step is then not resolved, and calling this again is safe. What a policy has
         booked (a lapse, or :meth:`fail`) it corrects, once.
         """
-        if self._state is None and self._got.lease is not None and not self._end:
+        if self._state is None and self._lease is not None and not self._end:
             answer = self._settled_on_lease(usage, amount)
             if answer is not None:
                 return answer
@@ -190,7 +204,7 @@ class Step:
     ) -> None:
         self._leave()
         if self.is_open:
-            with unheard(self.id, error):
+            with step_ends.unheard(self.id, error):
                 self._run(self._body_ended(error))
 
     async def __aenter__(self) -> Self:
@@ -203,7 +217,7 @@ class Step:
     ) -> None:
         self._leave()
         if self.is_open:
-            with unheard(self.id, error):
+            with step_ends.unheard(self.id, error):
                 await self._arun(self._body_ended(error))
 
     def _leave(self) -> None:
@@ -228,10 +242,10 @@ class Step:
 
     def _dispatched_on_lease(self) -> bool:
         """Note it where the lease's steps are noted; False for a step that the owner holds."""
-        _, _, own, lease, n = self._got
+        own, lease = self._own, self._lease
         if own is None or lease is None:
             return False
-        if not own.dispatch(lease, n):
+        if not own.dispatch(lease, self._n):
             raise OwnerUnavailable("that the step is sent could not be written to the spool", "", "do not send it")
         self._is_dispatched = True
         return True
@@ -276,32 +290,35 @@ class Step:
 
     def _settled_on_lease(self, usage: Any, amount: Amount | USD | None) -> Settlement | None:
         """:meth:`settle`, without a plan; None when the step had ended."""
-        _, _, own, lease, n = self._got
         priced = self._priced
-        counts: dict[str, int] = {}
-        model = None
+        link = self._of.link
+        now_us = link.clock.monotonic_us()
         if usage is None:
-            nano, rate = (priced.amount, "hold") if amount is None else (self._link.nano(amount), "stated")
-            used = self._seconds(None)
+            nano, tariff = (priced.amount, step_ends.HELD) if amount is None else (link.nano(amount), step_ends.STATED)
+            counts, model, used = _NO_USAGE, None, priced.measures
+            passed_us = now_us - self._started_us
+            if passed_us > SECOND_US or used.get("seconds") != 1:
+                used = used | step_ends.seconds_of(None, passed_us)
         else:
             if type(usage) is not Usage:
                 usage = Usage.of(usage)
             counts, model = counts_of(usage), usage.model
-            nano, rate = priced.charge(usage) if amount is None else (self._link.nano(amount), "stated")
-            used = self._used(usage)
-        answer = settlement_on_lease(self.id, nano, priced.amount)
-        tariff = (rate, "" if usage is None else priced.catalog.version)
-        if own.book(lease, n, self.id, nano, used, tariff, counts, model, self._ended, answer):  # type: ignore[union-attr,arg-type]
+            nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
+            tariff = (rate, priced.catalog.version)
+            used = priced.measures | step_ends.used_of(priced, usage, now_us - self._started_us)
+        answer = step_ends.settlement_on_lease(self.id, nano, priced.amount)
+        own: SessionLeases = self._own  # type: ignore[assignment]
+        if own.book(self._lease, self._n, self.id, nano, used, tariff, counts, model, now_us, self._ended, answer):  # type: ignore[arg-type]
             return answer
         return None
 
     def _lapsed_with_its_lease(self, command: End) -> bool:
         """Whether the owner refused a guess because the whole lease had lapsed: then what it charges corrects the lapse."""
-        _, _, own, lease, n = self._got
+        own, lease, n = self._own, self._lease, self._n
         if own is None or lease is None or not isinstance(command, SettleHold) or n not in lease.open:
             return False
         lapsed_while_open(own, lease, n, command)
-        self._ended(settlement_on_lease(self.id, command.amount, self._priced.amount))
+        self._ended(step_ends.settlement_on_lease(self.id, command.amount, self._priced.amount))
         return True
 
     def _ended(self, answer: Settlement) -> None:
@@ -311,63 +328,49 @@ class Step:
     def _ended_on_lease(self, command: End) -> bool:
         """End a step of a lease in this process; False where the owner has to: it holds the step, it must book a guess, or it
         has ended the step already."""
-        _, _, own, lease, n = self._got
+        own, lease, n = self._own, self._lease, self._n
         if own is None or lease is None:
             return False
         if isinstance(command, ReleaseHold):
-            answer = Settlement(self.id, "released", Credits.of_nano(0))
+            answer = Settlement(self.id, "released")
             own.release(lease, n, self._ended, answer)
         elif command.outcome == "settled":
-            answer = settlement_on_lease(self.id, command.amount, self._priced.amount)
+            answer = step_ends.settlement_on_lease(self.id, command.amount, self._priced.amount)
             own.settle(lease, n, command, self._ended, answer)
         return self._answer is not None
 
     def _resolved(self, answer: Settled) -> Settlement:
         if self._answer is None:
             self._answer = settlement_of(answer)
-        _, _, own, lease, n = self._got
+        own, lease = self._own, self._lease
         if own is not None and lease is not None and isinstance(end := self._end.get("end"), SettleHold):
-            own.guessed(lease, n, end)
+            own.guessed(lease, self._n, end)
         self._resolve(self._answer.state)
         return self._answer
 
     def _resolve(self, state: str) -> None:
         self._state = state  # type: ignore[assignment]
-        if self._got.lease is None:
+        if self._lease is None:
             self._link.host.live.discard(self.id)
 
     # --- what an end says ---------------------------------------------------------------------------------------------
 
+    @property
+    def _passed_us(self) -> int:
+        return self._link.clock.monotonic_us() - self._started_us
+
     def _settlement(self, usage: Any, amount: Amount | USD | None) -> SettleHold:
-        if usage is None:
-            nano = self._priced.amount if amount is None else self._link.nano(amount)
-            return SettleHold(self.id, nano, self._seconds(None), rate="stated" if amount is not None else "hold")
-        usage = Usage.of(usage)
-        counts = counts_of(usage)
-        nano, rate = self._priced.charge(usage) if amount is None else (self._link.nano(amount), "stated")
-        return SettleHold(
-            self.id, nano, self._used(usage), usage=counts, model=usage.model, rate=rate,
-            catalog=self._priced.catalog.version, stated=stated_of(counts, usage, amount),
-        )  # fmt: skip
-
-    def _used(self, usage: Usage) -> dict[str, int]:
-        counted = usage.tokens or "tokens" in self._priced.measures
-        return {"tokens": usage.tokens} | self._seconds(usage) if counted else self._seconds(usage)
-
-    def _seconds(self, usage: Usage | None) -> dict[str, int]:
-        """Whole seconds, rounded up: as the usage states them, else as they passed here."""
-        if usage is not None and usage.seconds:
-            return {"seconds": int(-(-usage.seconds // 1))}
-        passed_us = self._link.clock.monotonic_us() - self._got.started_us
-        return {"seconds": max(1, -(-passed_us // SECOND_US))}
+        return step_ends.settlement(self.id, self._priced, self._link, usage, amount, self._passed_us)
 
     def _failure(self, error: BaseException | None) -> End:
         name = type(error).__name__ if error is not None else None
         if not self._is_dispatched or self._on_unknown == "release" or proves_not_billed(error):
             return ReleaseHold(self.id, error=name)
-        nano = came_so_far(self._priced, self._came) if self._streaming or self._came else self._priced.amount
-        lease = self._got.lease
-        used = self._seconds(None) if lease is None else self._priced.measures | self._seconds(None)
+        nano = step_ends.came_so_far(self._priced, self._came) if self._streaming or self._came else self._priced.amount
+        lease = self._lease
+        used = step_ends.seconds_of(None, self._passed_us)
+        if lease is not None:
+            used = self._priced.measures | used
         return SettleHold(
             self.id, nano, used, outcome="unknown", error=name, rate="unknown",
             lease=None if lease is None else lease.id,
@@ -378,9 +381,9 @@ class Step:
         if self._state is not None or self._born != generation():  # what was begun before a fork is the parent's
             return
         command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
-        _, _, own, lease, n = self._got
+        own, lease = self._own, self._lease
         if own is not None and lease is not None:  # the collector may have interrupted who holds the session's lock
-            own.holder.later(partial(end_unheard, own, lease, n, command))
+            own.holder.later(partial(end_unheard, own, lease, self._n, command))
             return
         self._link.host.live.discard(self.id)
         with contextlib.suppress(OwnerUnavailable):  # nobody to tell: the hold lapses by the same policy (law L5)

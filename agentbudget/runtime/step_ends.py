@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any, Final
 
-from agentbudget.amounts import USD, Amount, Credits
+from agentbudget.account.commands import SettleHold
+from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import Usage
+from agentbudget.catalog.usage import counts_of
+from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
 from agentbudget.runtime.asking import Priced
+from agentbudget.runtime.link import Link
 from agentbudget.runtime.views import Settlement
 
 _log = logging.getLogger("agentbudget")
+
+HELD: Final = ("hold", "")
+STATED: Final = ("stated", "")
+"""Tariffs of steps that no rate prices: at what was held, or at what the caller stated."""
 
 
 @contextlib.contextmanager
@@ -31,10 +40,41 @@ def stated_of(counts: dict[str, int], usage: Usage, amount: Amount | USD | None)
     return repr((tuple(counts.items()), usage.model, str(usage.seconds), str(usage.cost), str(amount)))
 
 
+def settlement(
+    step: str, priced: Priced, link: Link, usage: Any, amount: Amount | USD | None, passed_us: int
+) -> SettleHold:
+    """The command that books what a step cost: its usage by the catalog, a stated amount, or what was held."""
+    if usage is None:
+        nano = priced.amount if amount is None else link.nano(amount)
+        return SettleHold(step, nano, seconds_of(None, passed_us), rate="stated" if amount is not None else "hold")
+    usage = Usage.of(usage)
+    counts = counts_of(usage)
+    nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
+    return SettleHold(
+        step, nano, used_of(priced, usage, passed_us), usage=counts, model=usage.model, rate=rate,
+        catalog=priced.catalog.version, stated=stated_of(counts, usage, amount),
+    )  # fmt: skip
+
+
+def used_of(priced: Priced, usage: Usage, passed_us: int) -> dict[str, int]:
+    """What a usage counts besides credits."""
+    tokens = usage.tokens
+    if tokens or "tokens" in priced.measures:
+        return {"tokens": tokens, **seconds_of(usage, passed_us)}
+    return seconds_of(usage, passed_us)
+
+
+def seconds_of(usage: Usage | None, passed_us: int) -> dict[str, int]:
+    """Whole seconds, rounded up: as the usage states them, else as they passed here."""
+    if usage is not None and usage.seconds:
+        return {"seconds": int(-(-usage.seconds // 1))}
+    return {"seconds": max(1, -(-passed_us // SECOND_US))}
+
+
 def settlement_on_lease(step: str, nano: int, held: int) -> Settlement:
     if nano <= held:
-        return Settlement(step, "settled", Credits.of_nano(nano))
-    return Settlement(step, "settled", Credits.of_nano(nano), Credits.of_nano(nano - held))
+        return Settlement(step, "settled", nano)
+    return Settlement(step, "settled", nano, nano - held)
 
 
 def came_so_far(priced: Priced, output_tokens: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from agentbudget.account.commands import Kind
 from agentbudget.runtime import reserving
-from agentbudget.runtime.asking import Ask
+from agentbudget.runtime.asking import StepArguments
 from agentbudget.runtime.step import Step
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 class StepEntry:
     """What ``session.step(...)`` gives: entering it reserves the step and gives it to the body."""
 
-    __slots__ = ("_ask", "_session", "_step")
+    __slots__ = ("_kind", "_session", "_step", "_what")
 
-    def __init__(self, session: Session, ask: Ask) -> None:
-        self._session, self._ask = session, ask
+    def __init__(self, session: Session, kind: Kind, what: StepArguments) -> None:
+        self._session, self._kind, self._what = session, kind, what
         self._step: Step | None = None
 
     def __enter__(self) -> Step:
         session = self._session
-        step, cost = session.at_once(self._ask)
-        self._step = step if step is not None else session.run(reserving.reserve(session, self._ask, cost))
-        return self._step.__enter__()
+        begun = session.at_once(self._kind, self._what)
+        self._step = step = begun if isinstance(begun, Step) else session.run(reserving.reserve(session, *begun))
+        return step.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -36,9 +37,9 @@ class StepEntry:
 
     async def __aenter__(self) -> Step:
         session = self._session
-        step, cost = session.at_once(self._ask)
-        self._step = step if step is not None else await session.arun(reserving.reserve(session, self._ask, cost))
-        return await self._step.__aenter__()
+        begun = session.at_once(self._kind, self._what)
+        self._step = step = begun if isinstance(begun, Step) else await session.arun(reserving.reserve(session, *begun))
+        return await step.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -52,26 +52,27 @@ def _due(own: SessionLeases, lease: Lease, now_us: int) -> Renew | None:
         return None
     if not lease.open and (lease in own.draining or now_us - lease.used_us >= IDLE_US):
         return own.closing(lease, now_us)
-    return lease.message(own.holder.id, now_us, ran=own.ran) if lease.reports else None
+    return lease.message(own.holder.id, now_us, ran=own.ran) if lease.reports or lease.released else None
 
 
 def _correct(own: SessionLeases, lease: Lease) -> None:
-    """Book what a lapsed lease's steps really cost in place of what the lapse booked: once, when none of them runs any more."""
+    """Book what a lapsed lease's steps really cost in place of what the lapse booked: once, when none of them runs any more.
+    Nothing, where none ran: the lapse may have charged what was idle."""
     with own.lock:
         if lease.open or lease.is_correcting:
             return
-        if not lease.reports:
+        if not lease.seq and not lease.reports:
             return own.forget(lease)
         lease.is_correcting = True
-        command = CorrectLease(lease.id, lease.names, tuple(lease.reports), lease.tariffs)
+        command = CorrectLease(lease.id, lease.names, tuple(lease.reports), lease.tariffs, lease.released)
 
     def done(answer: Any) -> None:
         with own.lock:
             lease.is_correcting = False
             if not isinstance(answer, OwnerUnavailable | LedgerCorrupt):  # at the next tick again, else it is booked
-                lease.reports = []
+                was_used, lease.reports = bool(lease.reports), []
                 own.forget(lease)
-                if isinstance(answer, AgentBudgetError):
+                if isinstance(answer, AgentBudgetError) and was_used:
                     _log.error("lease %s lapsed, and its steps could not be booked: %s", lease.id, answer)
 
     try:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from agentbudget.account.decision import BalanceView, GrantView, LimitView, SessionView, Settled, quantity
+from agentbudget.account.decision import BalanceView, GrantView, HoldView, LimitView, SessionView, Settled, quantity
 from agentbudget.amounts import Credits
 from agentbudget.errors import InvalidRequest
 
@@ -35,7 +35,8 @@ class Grant(Struct, frozen=True):
 
 
 class Balance(Struct, frozen=True):
-    """The wallet: issued = available + pending + held + consumed + expired + voided."""
+    """The wallet: issued = available + pending + held + consumed + expired + voided. ``leased``: of held, what processes have
+    leased and decide about by themselves; ``suspended``: of that, what is held by processes that have gone silent."""
 
     issued: Credits
     available: Credits
@@ -47,6 +48,8 @@ class Balance(Struct, frozen=True):
     overdraft: Credits
     receivable: Credits
     grants: tuple[Grant, ...] = ()
+    leased: Credits = Credits(0)
+    suspended: Credits = Credits(0)
 
 
 class Limit(Struct, frozen=True):
@@ -84,14 +87,51 @@ class SessionStatus(Struct, frozen=True):
     stopped_because: str = ""
 
 
+class OpenHold(Struct, frozen=True):
+    """What is held for a step that is not over, or (``holder`` set) for a process that has leased it and decides about steps
+    like this by itself. ``measures``: what it holds beside credits; ``charged``: what partial settlements have charged;
+    ``suspended_at``: since when its holder is silent."""
+
+    id: str
+    session: str
+    kind: str
+    name: str
+    amount: Credits
+    measures: dict[str, int]
+    charged: Credits
+    dispatched: bool
+    holder: str
+    opened_at: datetime | None
+    suspended_at: datetime | None
+
+
 class Settlement(Struct, frozen=True):
-    """How a step ended: ``charged`` in all, ``overrun`` of it beyond its hold, ``debt`` of it beyond all grants."""
+    """How a step ended: ``charged`` in all, ``overrun`` of it beyond its hold, ``debt`` of it beyond all grants; the fields
+    are their nanocredits."""
 
     step: str
     state: StepState
-    charged: Credits
-    overrun: Credits = Credits(0)
-    debt: Credits = Credits(0)
+    charged_nano: int = 0
+    overrun_nano: int = 0
+    debt_nano: int = 0
+
+    @property
+    def charged(self) -> Credits:
+        return Credits.of_nano(self.charged_nano)
+
+    @property
+    def overrun(self) -> Credits:
+        return Credits.of_nano(self.overrun_nano)
+
+    @property
+    def debt(self) -> Credits:
+        return Credits.of_nano(self.debt_nano)
+
+    def __repr__(self) -> str:
+        beyond = "".join(
+            f", {name} {amount}" for name, amount in (("overrun", self.overrun), ("debt", self.debt)) if amount
+        )
+        return f"<Settlement {self.step} {self.state}, charged {self.charged}{beyond}>"
 
 
 def balance_of(view: BalanceView) -> Balance:
@@ -125,15 +165,16 @@ def status_of(view: SessionView) -> SessionStatus:
     )  # fmt: skip
 
 
+def open_hold_of(view: HoldView) -> OpenHold:
+    return OpenHold(
+        view.step, view.session, view.kind, view.name, Credits.of_nano(view.amount), view.measures,
+        Credits.of_nano(view.charged), view.dispatched, view.holder, at(view.opened_us), at(view.suspended_us),
+    )  # fmt: skip
+
+
 def settlement_of(settled: Settled) -> Settlement:
     state: StepState = "dispatched" if settled.state == "partial" else settled.state
-    return Settlement(
-        settled.step,
-        state,
-        Credits.of_nano(settled.charged),
-        Credits.of_nano(settled.overrun),
-        Credits.of_nano(settled.debt),
-    )
+    return Settlement(settled.step, state, settled.charged, settled.overrun, settled.debt)
 
 
 def at(time_us: int | None) -> datetime | None:

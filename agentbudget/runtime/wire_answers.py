@@ -88,6 +88,7 @@ class SentRenewed(Struct, frozen=True, array_like=True, tag=6):
     strict: bool
     recall: tuple[str, ...]
     rules: Breaker | None
+    told: int
 
 
 class SentOpened(Struct, frozen=True, array_like=True, tag=7):

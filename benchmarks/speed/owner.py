@@ -139,8 +139,8 @@ def many_callers(effort: Effort) -> Row:
         step()
         one, many, ratios = [], [], []
         for _ in range(max(2, effort.rounds // 4)):
-            one.append(_rate(step, callers=1, steps=100))
-            many.append(_rate(step, callers=CALLERS, steps=20))
+            one.append(rate(step, callers=1, steps=100))
+            many.append(rate(step, callers=CALLERS, steps=20))
             ratios.append(many[-1] / one[-1])
         host.close()
     found = [figure("one caller", "steps/s", one), figure(f"{CALLERS} callers", "steps/s", many)]
@@ -150,7 +150,7 @@ def many_callers(effort: Effort) -> Row:
     return Row("callers", what, found, f">= {LEAST_SPEED_UP} x one caller's rate", is_met, "one caller")
 
 
-def _rate(step: Callable[[], object], *, callers: int, steps: int) -> float:
+def rate(step: Callable[[], object], *, callers: int, steps: int) -> float:
     """Steps a second of so many threads, each running so many."""
     barrier = threading.Barrier(callers + 1)
 

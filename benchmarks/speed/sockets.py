@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
 from agentbudget.runtime.wire_answers import to_send
 from benchmarks.speed.measure import Effort, Row, figure, figures, taking_turns
-from benchmarks.speed.owner import CREATION, hold, ledgers, settle
+from benchmarks.speed.owner import CREATION, hold, ledgers, rate, settle
 
 MOST_RATIO: Final = 2
 LEAST_STEPS: Final = 10_000
@@ -98,23 +97,14 @@ def _commands(host: Host) -> Callable[[], object]:
 
 def _rate(host: Host, callers: int, steps: int) -> float:
     """Steps a second of so many threads, each running so many."""
-    barrier, names = threading.Barrier(callers + 1), itertools.count()
+    names = itertools.count()
 
-    def caller() -> None:
-        barrier.wait()
-        for _ in range(steps):
-            step = f"{os.getpid()}-{time.monotonic_ns()}-{next(names)}"
-            host.ask("acme", hold(step))
-            host.ask("acme", settle(step))
+    def step() -> None:
+        name = f"{os.getpid()}-{time.monotonic_ns()}-{next(names)}"
+        host.ask("acme", hold(name))
+        host.ask("acme", settle(name))
 
-    threads = [threading.Thread(target=caller) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    start = time.perf_counter_ns()
-    for thread in threads:
-        thread.join()
-    return callers * steps / (time.perf_counter_ns() - start) * 1e9
+    return rate(step, callers=callers, steps=steps)
 
 
 def _rate_of(url: str, processes: int, steps: int) -> float:

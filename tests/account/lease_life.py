@@ -83,7 +83,7 @@ class Holders:
         return self._renewal(lease, word) if leases else self._opening(word)
 
     def _opening(self, word: Word) -> c.Renew:
-        name = f"L{len(self.steps)}"
+        name = f"lease:L{len(self.steps)}"
         session = _session(self.desk, SESSIONS[word.which % len(SESSIONS)])
         return self._asking(c.Renew(name, 1, session, HOLDERS[word.a % 2], "llm", "gpt-5"), word)
 
@@ -105,6 +105,7 @@ class Holders:
             state.model,
             state.tool,
             state.feature,
+            heard=self.desk.account.told if word.a % 2 else 0,
         )
         left, measures = state.amount, dict(state.measures)
         if word.verb == "report" or word.b % 3 == 0:
@@ -117,7 +118,7 @@ class Holders:
             if "steps" in measures:
                 measures["steps"] -= units - over["steps"]
         if word.verb == "close":
-            return replace(renew, close=True)
+            return replace(renew, close=True, released=word.a % 2)
         if word.verb == "back" or word.b % 4 == 0:
             units_back = {name: held * (word.b % 3) // 2 for name, held in measures.items()}
             renew = replace(renew, back=left * (word.a % 3) // 2, back_measures=units_back)

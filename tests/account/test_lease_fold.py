@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from agentbudget.account.account import Account
 from agentbudget.account.books import Books
+from agentbudget.account.decision import Renewed
 from agentbudget.account.leases import Leases
 from agentbudget.account.state import State
 from agentbudget.catalog.terms import PlanTerms
@@ -137,21 +138,22 @@ def test_a_snapshot_anywhere_and_the_rest_is_the_same_as_everything(
 @given(plans, lease_lives, st.integers(0, 50))
 @settings(max_examples=SCALE(60))
 def test_after_a_restart_the_same_words_get_the_same_answers(plan: PlanTerms, life: Life, cut: int) -> None:
-    """But for what only the process knew: who waits, who was told, refusals in a row, and times it was asked at."""
+    """But for what only the process knew: who waits, how recalls are numbered, refusals in a row, and times it was asked at."""
     one, two = Holders(born(plan)), Holders(born(plan))
     for number, (wait_us, what) in enumerate(life):
         if number == cut:
             two.desk.account = two.desk.folded()
             one.desk.account = Account.restore("acme", one.desk.account.snapshot())
         answers = [holders.live((max(0, wait_us), what)) for holders in (one, two)]
+        answers = [replace(one, told=0) if isinstance(one, Renewed) else one for one in answers]
         assert sorted(repr(answers[0])) == sorted(repr(answers[1]))
     assert one.desk.account.snapshot() == two.desk.account.snapshot()
 
 
 def test_an_entry_of_a_lease_that_was_never_opened_does_not_fold() -> None:
     desk = born()
-    renewed = b'{"type":"lease_renewed","lease":"L","session":"nobody","seq":2,"holder":"p1"}'
-    for body in (b'{"type":"lease_suspended","lease":"L"}', renewed):
+    renewed = b'{"type":"lease_renewed","lease":"lease:L","session":"nobody","seq":2,"holder":"p1"}'
+    for body in (b'{"type":"lease_suspended","lease":"lease:L"}', renewed):
         entry = replace(desk.entries[-1], seq=len(desk.entries) + 1, body=msgspec.Raw(body), postings=())
         with pytest.raises(LedgerCorrupt, match="does not fold"):
             Account.restore("acme", desk.account.snapshot()).replay(entry)

@@ -151,3 +151,13 @@ def test_simple_commands_load_nothing_heavy(ledger: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment(ledger), check=True)
     assert done.stdout.splitlines()[-1] == b""
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("window", "hour, day, week, month, quarter, year, lifetime"), ("mode", "hard, soft")]
+)
+def test_a_word_that_is_none_of_a_few_is_answered_with_those(ledger: str, option: str, words: str) -> None:
+    wrong = ["limit", "set", "acme", "customer", "5", f"--{option}", "fortnight"]
+    error = ask(*wrong, ledger=ledger, code=2)["error"]
+    assert error["field"] == option
+    assert error["message"].endswith(f"use one of {words}")

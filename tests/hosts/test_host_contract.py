@@ -93,7 +93,7 @@ def balance(host: Host) -> BalanceView:
 
 def renew(seq: int, *, amount: int | None = None, **what: Any) -> Renew:
     asked = None if amount is None else Hold("next", "run", "tool", amount, {"steps": 1}, tool="search")
-    return Renew("L", seq, "run", "p1", "tool", None, "search", ask=asked, **what)
+    return Renew("lease:L", seq, "run", "p1", "tool", None, "search", ask=asked, **what)
 
 
 # --- durable, once, in order -------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ FAULTS: tuple[Command, ...] = (
     IssueGrant("welcome", 1, key="welcome"),
     IssueGrant("g", -5),
     CreateCustomer(START[0].terms, time_zone="Mars/Olympus"),  # type: ignore[union-attr]
-    Renew("L", 3, "run", "p1", "tool", None, "search", back=1),
+    Renew("lease:L", 3, "run", "p1", "tool", None, "search", back=1),
     LapseLease("nobody's", True),
     Read("session", "nobody's"),
 )
@@ -363,9 +363,10 @@ def test_a_beat_asks_back_what_a_change_made_untrue_until_it_was_given_back(begu
     assert begun.host.beat(Beat("p1", ("acme",))) == Beaten()
     begun.another().ask("acme", change)
     for _ in range(2):
-        assert begun.host.beat(Beat("p1", ("acme", "nobody"))) == Beaten({"acme": ("L",)})
+        beaten = begun.host.beat(Beat("p1", ("acme", "nobody")))
+        assert beaten.recall == {"acme": ("lease:L",)}
     assert begun.another().beat(Beat("p2", ("acme",))) == Beaten()
-    begun.host.ask("acme", renew(2, back=10))
+    begun.host.ask("acme", renew(2, back=10, heard=beaten.told["acme"]))
     assert begun.host.beat(Beat("p1", ("acme",))) == Beaten()
 
 
@@ -375,8 +376,9 @@ def test_a_beat_asks_back_what_another_needs(begun: Place) -> None:
     assert granted.amount == GRANTED
     short = begun.another().ask("acme", hold("a"))
     assert not isinstance(short, Held)
-    assert begun.host.beat(Beat("p1", ("acme",))) == Beaten({"acme": ("L",)})
-    begun.host.ask("acme", renew(2, back=10))
+    beaten = begun.host.beat(Beat("p1", ("acme",)))
+    assert beaten.recall == {"acme": ("lease:L",)}
+    begun.host.ask("acme", renew(2, back=10, heard=beaten.told["acme"]))
     assert isinstance(begun.another().ask("acme", hold("a")), Held)
 
 
@@ -432,7 +434,7 @@ def until(host: Host, is_so: Callable[[], bool]) -> None:
 def test_the_messages_of_a_lease_are_taken_in_order_and_once_each(begun: Place) -> None:
     """L4: a repeated number gets its recorded answer, a gap and another request are refused with the number that is due."""
     first = renew(1, amount=10, times=3)
-    second = renew(2, measures=("steps",), steps=(StepReport("L.1", 7, (1,)),))
+    second = renew(2, measures=("steps",), steps=(StepReport("lease:L.1", 7, (1,)),))
     opened = begun.host.ask("acme", first)
     assert isinstance(opened, Renewed)
     assert (opened.seq, opened.amount) == (1, 30)
@@ -440,7 +442,7 @@ def test_the_messages_of_a_lease_are_taken_in_order_and_once_each(begun: Place) 
     for command, expected in ((renew(3, back=1), 2), (renew(1, amount=11), 2)):
         refused = ask(begun.another(), command)
         assert isinstance(refused, OutOfOrder)
-        assert (refused.lease, refused.expected) == ("L", expected)
+        assert (refused.lease, refused.expected) == ("lease:L", expected)
     for host in (begun.host, begun.another()):
         answer = host.ask("acme", second)
         assert isinstance(answer, Renewed)
@@ -452,7 +454,7 @@ def test_the_messages_of_a_lease_are_taken_in_order_and_once_each(begun: Place) 
 
 def test_messages_of_a_lease_that_travel_together_have_one_effect_each(begun: Place) -> None:
     """L4."""
-    report = renew(2, measures=("steps",), steps=(StepReport("L.1", 7, (1,)),))
+    report = renew(2, measures=("steps",), steps=(StepReport("lease:L.1", 7, (1,)),))
     first, others = submit_behind_a_commit(
         begun, renew(1, amount=10, times=3), report, report, renew(3, back=5), renew(5, back=5), renew(3, back=5)
     )

@@ -163,3 +163,12 @@ def test_a_step_gets_what_an_idle_process_has_leased(tmp_path: Path) -> None:
         after = books(runtime.customer(CUSTOMER))
         assert (after.consumed, after.available, after.held) == (100 * CREDIT, 0, 0)
         assert is_sound(runtime)
+
+
+def test_a_step_gets_what_another_runtime_of_its_process_has_leased(tmp_path: Path) -> None:
+    """The second one is a client of the first, with leases of its own."""
+    found(tmp_path, 10 * CREDIT)
+    with open_ledger(tmp_path) as runtime, open_ledger(tmp_path) as other:
+        assert (is_owner(runtime), is_owner(other)) == (True, False)
+        step_of(other.customer(CUSTOMER).session().open(), CREDIT).settle()
+        assert step_of(runtime.customer(CUSTOMER).session().open(), 9 * CREDIT).hold == 9

@@ -7,7 +7,8 @@ import pytest
 
 from agentbudget.ledger import Store
 from agentbudget.ledger.sql import SqlJournal
-from tests.ledger.places import MemoryPlace, Place, SqlPlace
+from tests.ledger.places import MemoryPlace, Place, PostgresPlace, SqlPlace
+from tests.postgres.server import PostgresServer
 
 
 @pytest.fixture
@@ -17,9 +18,21 @@ def sql_place(tmp_path: Path) -> Iterator[SqlPlace]:
     place.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
+def postgres_place(postgres: PostgresServer, postgres_template: str) -> Iterator[PostgresPlace]:
+    place = PostgresPlace(postgres, postgres_template)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def place(request: pytest.FixtureRequest) -> Place:
-    return MemoryPlace() if request.param == "memory" else request.getfixturevalue("sql_place")
+    found: Place
+    found = MemoryPlace() if request.param == "memory" else request.getfixturevalue(_PLACES[request.param])
+    return found
+
+
+_PLACES = {"sqlite": "sql_place", "postgres": "postgres_place"}
 
 
 @pytest.fixture

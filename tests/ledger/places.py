@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from agentbudget.ledger import Store
+from agentbudget.ledger.postgres.journal import PostgresJournal
 from agentbudget.ledger.sql import SqlJournal
 from agentbudget.testing import MemoryJournal, MemoryStore
+from tests.postgres.server import PostgresServer
 
 
 class Place(Protocol):
@@ -52,3 +54,32 @@ class SqlPlace:
     def close(self) -> None:
         for journal in self.opened:
             journal.close()
+
+
+class PostgresPlace:
+    """A database of its own on the server of the test run."""
+
+    def __init__(self, server: PostgresServer, template: str | None = None) -> None:
+        self.server, self.database = server, server.new_database(template)
+        self.opened: list[PostgresJournal] = []
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.database)
+
+    def open(self) -> PostgresJournal:
+        self.opened.append(PostgresJournal.open(self.url))
+        return self.opened[-1]
+
+    def rival(self) -> PostgresJournal:
+        """What an operator does when the owner's machine hangs: its session is ended at the server."""
+        self.server.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            f" WHERE datname = '{self.database}' AND pid <> pg_backend_pid()"
+        )
+        return self.open()
+
+    def close(self) -> None:
+        for journal in self.opened:
+            journal.close()
+        self.server.drop_database(self.database)

@@ -1,8 +1,9 @@
-"""What every journal promises, run on each: memory and SQLite."""
+"""What every journal promises, run on each: memory, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from agentbudget.errors import LedgerCorrupt, OwnerUnavailable
 from agentbudget.ledger import Batch, DenialNote, Snapshot, Store, verify
@@ -150,3 +151,17 @@ def test_a_snapshot_of_an_entry_that_is_gone_or_rewritten_is_damage(journal: Sto
     with pytest.raises(LedgerCorrupt) as damage:
         journal.load("acme")
     assert damage.value.seq == proven
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 127, 128, 129, 300])
+def test_L2_a_batch_of_any_size_is_there_whole_and_one_taken_key_keeps_all_of_it_out(journal: Store, size: int) -> None:
+    chain = sample_chain("acme", size + 1)
+    journal.commit(Batch(entries=chain[:size]))
+    assert list(journal.entries("acme")) == chain[:size]
+    twice = [structs.replace(entry, seq=entry.seq + size, key=f"again-{entry.seq}") for entry in chain[:size]]
+    twice[-1] = structs.replace(twice[-1], key=next(entry.key for entry in chain if entry.key is not None))
+    with pytest.raises(OwnerUnavailable, match="another writer"):
+        journal.commit(Batch(entries=twice))
+    assert list(journal.entries("acme")) == chain[:size]
+    journal.commit(Batch(entries=chain[size:]))
+    assert list(journal.entries("acme")) == chain

@@ -73,6 +73,7 @@ def same_renewal(answer: Renewed, due: Renewal) -> None:
         assert (answer.refused, answer.recalling) == (None, None), answer
         return
     assert frozenset(answer.recall) == frozenset(shown.recall), f"{answer!r} instead of {due!r}"
+    assert bool(answer.told) == bool(answer.recall), f"numbered {answer.told}: {answer!r}"
     counted = frozenset(answer.counted) == frozenset(shown.counted)
     assert counted or not shown.is_open, f"{answer!r} instead of {due!r}"
     assert (answer.refused is not None) == isinstance(due.due, Refused), f"{answer!r} instead of {due!r}"

@@ -110,10 +110,10 @@ class Driver:
         self.shelf.snapshots = snapshot
         self.owner = self._new_owner()
 
-    def beat(self, holder: str) -> frozenset[str]:
-        """The holder lives; answers its leases that are asked back."""
+    def beat(self, holder: str) -> tuple[frozenset[str], int]:
+        """The holder lives; answers its leases that are asked back, and the number up to which."""
         beaten = self.owner.beat(Beat(holder, (self.customer,)))
-        return frozenset(beaten.recall.get(self.customer, ()))
+        return frozenset(beaten.recall.get(self.customer, ())), beaten.told.get(self.customer, 0)
 
     def tick_with_dead_holders(self) -> None:
         self.holders.all_dead = True

@@ -65,6 +65,10 @@ class LeaseMachine(AccountMachine):
         base = replace(first, seq=fact(lease).seq + 1, steps=(), ask=None, times=1, ran=False)
         return replace(base, **more)
 
+    def heard(self, lease: StepFact) -> int:
+        """What its holder was told last, and has heard."""
+        return self.pair.told.get(fact(lease).holder, 0)
+
     def begin(self, lease: StepFact, amount: int) -> None:
         """A step starts, as far as what is free goes; nobody is told."""
         local = self.local(lease)
@@ -93,6 +97,13 @@ class LeaseMachine(AccountMachine):
             "over": {m: units for m, units in over.items() if units > 0},
         }  # fmt: skip
 
+    def give_up_steps(self, lease: StepFact, most: int) -> int:
+        """The first steps end and cost nothing; how many."""
+        ending = list(self.local(lease).open)[:most]
+        for step in ending:
+            del self.local(lease).open[step]
+        return len(ending)
+
     # --- rules ---
 
     @rule(which=universe.some, turn=universe.turns, asking=universe.askings)
@@ -109,7 +120,7 @@ class LeaseMachine(AccountMachine):
             self.renew(self.one(which), turn)
 
     def open_lease(self, which: int, asking: ask.Renew) -> None:
-        lease = self.name("l")
+        lease = self.name("lease:")
         session = self.session(which // 4)
         first = replace(
             asking, lease=lease, session=session, ask=replace(asking.ask, session=session, step=f"{lease}.1")
@@ -126,7 +137,9 @@ class LeaseMachine(AccountMachine):
         left = self.free(lease) - (sum(step.amount for step in told["steps"]) - told["overrun"])
         hold = None if turn.wants is None else replace(self.asking(lease, turn.wants), note_refusal=not turn.top_up)
         back = min(turn.back, max(0, left))
-        message = self.message(lease, **told, back=back, ask=hold, times=turn.times, ran=turn.ran)
+        told["released"] = self.give_up_steps(lease, turn.times % 2)
+        heard = self.heard(lease) if turn.ran else 0  # else what told it was lost, or is still on its way
+        message = self.message(lease, **told, back=back, ask=hold, times=turn.times, ran=turn.ran, heard=heard)
         answer = self.send(message)
         if isinstance(answer, Renewed) and answer.recalling is not None:
             again = self.message(lease, ask=hold, times=turn.times)
@@ -190,7 +203,7 @@ class LeaseMachine(AccountMachine):
         """Idle amounts go back; with nothing idle, or nothing to spare, an empty message says so."""
         for name in leases:
             lease = self.world.steps[name]
-            self.send(self.message(lease, back=0 if keeps else self.free(lease)))
+            self.send(self.message(lease, back=0 if keeps else self.free(lease), heard=self.heard(lease)))
 
     @rule(which=universe.some, hold=universe.holds, more=st.integers(8, 30), how=universe.some)
     def run_short(self, which: int, hold: ask.Hold, more: int, how: int) -> None:
@@ -243,13 +256,14 @@ class LeaseMachine(AccountMachine):
             self.send_again(lease)
         used = tuple(turn.measures.values())
         steps = tuple(ask.StepReport(f"{lease.id}.9{n}", cost, used) for n, cost in enumerate(turn.costs))
-        self.send(ask.CorrectLease(lease.id, tuple(turn.measures), steps))
+        self.send(ask.CorrectLease(lease.id, tuple(turn.measures), steps, released=turn.times % 3))
         if turn.ran:
             self.send_again(lease)
 
     def send_again(self, lease: StepFact) -> None:
         for message in [c for c in self.pair.log if isinstance(c, ask.Renew) and c.lease == lease.id][-4:]:
-            self.send(message)
+            if not message.heard or message.heard in self.world.queue.meanings:  # an owner's numbers end with it
+                self.send(message)
 
 
 def fact(lease: StepFact) -> LeaseFact:

@@ -143,11 +143,34 @@ def a_stranger_may_renew(patch: Patch) -> None:
     patch.setattr(leasing, "_same", lambda command, hold: None)
 
 
+def any_renewal_answers_a_recall(patch: Patch) -> None:
+    """Whether its holder has heard of it or not."""
+    original = recall.Recalls.answered
+    patch.setattr(recall.Recalls, "answered", lambda self, hold, heard: original(self, hold, self.made))
+
+
+def an_answer_counts_for_later_recalls_too(patch: Patch) -> None:
+    original = recall.Recalls.answered
+    patch.setattr(recall.Recalls, "answered", lambda self, hold, heard: original(self, hold, heard and self.made))
+
+
+def a_report_is_not_told_that_its_lease_is_over(patch: Patch) -> None:
+    patch.setattr(leasing, "_is_stale", lambda call, hold, until_us: False)
+
+
+def released_steps_are_no_steps(patch: Patch) -> None:
+    def change(account: Account, command: commands.Command) -> commands.Command:
+        return replace(command, released=0) if isinstance(command, commands.Renew) else command
+
+    change_commands(patch, change)
+
+
 LEASE_MUTANTS = (
     a_renewal_lands_twice, a_gap_is_accepted, a_lease_outlives_its_window, a_new_policy_changes_no_lease,
     a_charged_lapse_gives_back, a_released_lapse_is_charged, a_tranche_takes_what_others_share,
     a_tranche_forgets_what_the_step_needs, what_goes_back_was_burnt_first, an_overrun_of_a_lease_is_not_burnt,
     a_lease_outlives_its_grants, a_restart_forgets_who_is_suspended, silence_is_not_noticed, a_beat_is_not_heard,
     a_holder_is_not_told, a_shortage_is_final_at_once, who_comes_last_is_served_first, steps_in_leases_are_not_counted,
-    a_stranger_may_renew,
+    a_stranger_may_renew, any_renewal_answers_a_recall, an_answer_counts_for_later_recalls_too,
+    a_report_is_not_told_that_its_lease_is_over, released_steps_are_no_steps,
 )  # fmt: skip

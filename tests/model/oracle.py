@@ -56,8 +56,6 @@ class Oracle:
         now = self.saw(now_us)
         if self.world.queue.tickets:
             self.world.queue.drop_forgotten(now)
-            for lease in self.world.leases():
-                self.world.forget_told(lease)
         return now
 
     def saw(self, now_us: int) -> int:
@@ -78,8 +76,6 @@ class Oracle:
         for session in self.world.sessions.values():
             session.refusals = session.refusals_in_row = 0
         self.world.queue = Queue()
-        for lease in self.world.leases():
-            lease.lease.told = False
         self.world.ask_back(self.world.leases())
         self.saw(now_us)
 

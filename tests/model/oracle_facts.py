@@ -109,8 +109,8 @@ class Recalled:
 @dataclass(slots=True)
 class LeaseFact:
     """What makes a step a lease. ``past`` took what was reported on it; ``messages`` are those applied, by number, with what
-    each granted; ``epoch`` counts policies; ``due``: asked back by what happened (others may wait for it as well: ``Queue``);
-    ``told``: its holder has been told since."""
+    each granted; ``epoch`` counts policies; ``due``: when it was asked back by what happened, 0 where it is not (others may
+    wait for it as well: ``Queue``)."""
 
     holder: str
     key: tuple[object, ...]
@@ -119,8 +119,7 @@ class LeaseFact:
     counted: frozenset[str]
     messages: dict[int, tuple[str, Renewed]] = field(default_factory=dict)
     suspended_us: int | None = None
-    due: bool = False
-    told: bool = False
+    due: int = 0
 
     @property
     def seq(self) -> int:
@@ -182,13 +181,14 @@ class Debt:
 
 @dataclass(slots=True)
 class Ticket:
-    """Who waits since when: what it needs on each level that was short, and the leases that have not answered yet."""
+    """Who waits since when: what it needs on each level that was short, and the leases that have not answered yet, with the
+    moments at which they were asked."""
 
     number: int
     since_us: int
     asked_us: int
     needs: dict[tuple[object, ...], int]
-    silent: set[str] = field(default_factory=set)
+    silent: dict[str, int] = field(default_factory=dict)
 
     def waits(self, now: int) -> bool:
         """Whether others have to let it go first."""
@@ -197,10 +197,20 @@ class Ticket:
 
 @dataclass(slots=True)
 class Queue:
-    """All tickets of a customer, by who asks, the first first. They live in memory: a new owner has none."""
+    """All tickets of a customer, by who asks, the first first. They live in memory: a new owner has none.
+
+    ``moment`` counts what was asked back; ``told``: the moment up to which the last answer told; ``meanings``: the moment that
+    the owner's number in such an answer stands for, whatever the owner makes its numbers of."""
 
     tickets: dict[str, Ticket] = field(default_factory=dict)
     issued: int = 0
+    moment: int = 0
+    told: int = 0
+    meanings: dict[int, int] = field(default_factory=dict)
+
+    def next(self) -> int:
+        self.moment += 1
+        return self.moment
 
     def waits_for(self, lease: str) -> bool:
         return any(lease in ticket.silent for ticket in self.tickets.values())
@@ -208,10 +218,11 @@ class Queue:
     def drop_forgotten(self, now: int) -> None:
         self.tickets = {who: t for who, t in self.tickets.items() if now - t.asked_us < FORGOTTEN_US}
 
-    def answered(self, lease: str) -> None:
-        """Nobody waits for that lease any more."""
+    def answered(self, lease: str, moment: int) -> None:
+        """Those who had asked for the lease by then do not wait for it any more."""
         for ticket in self.tickets.values():
-            ticket.silent.discard(lease)
+            if ticket.silent.get(lease, moment + 1) <= moment:
+                del ticket.silent[lease]
 
 
 @dataclass(slots=True)

@@ -97,13 +97,12 @@ class Leases:
         if command.ran or command.steps:
             self.world.sessions[command.session].refusals_in_row = 0
         did = lease is not None and self._settle(lease, command, now)
-        due, granted, stale = None, 0, False
-        if command.ask is not None:
-            stale = lease is not None and self._stale(lease, now)
-            if not stale:
-                due = self._refused(command, lease, now)
-                if due is None:
-                    lease, granted = self._grant(command, lease, now)
+        due, granted = None, 0
+        stale = lease is not None and lease.end is None and self._may_not_go_on(lease, now)
+        if command.ask is not None and not (lease is not None and self._ended(lease, now)):
+            due = self._refused(command, lease, now)
+            if due is None:
+                lease, granted = self._grant(command, lease, now)
         wrote = did or bool(granted)
         answer = self._answer(command, lease, due, granted, now, wrote=wrote, stale=stale)
         if isinstance(due, Refused):
@@ -112,9 +111,9 @@ class Leases:
 
     def _settle(self, lease: StepFact, command: ask.Renew, now: int) -> bool:
         """What does not depend on what is asked for; whether it is worth an entry."""
-        self.world.answered(lease)
+        self.world.answered(lease, command.heard)
         backs = command.back or any(command.back_measures.values()) or command.close
-        if not command.steps and not backs and lease.lease.suspended_us is None:
+        if not (command.steps or command.released or backs) and lease.lease.suspended_us is None:
             return False
         self._report(lease, command, now)
         self._give_back(lease, command, now)
@@ -129,7 +128,8 @@ class Leases:
 
     def _report(self, lease: StepFact, command: ask.Renew, now: int) -> None:
         past = lease.lease.past
-        past.ran += len(command.steps)
+        past.ran += len(command.steps) + command.released
+        self.world.sights += ["released on a lease"] * bool(command.released)
         if command.steps:
             self.world.sessions[lease.session].errors_in_row = 0
         self._move(lease, past, sum(step.amount for step in command.steps) - command.overrun)
@@ -161,7 +161,12 @@ class Leases:
 
     # --- ask ---
 
-    def _stale(self, lease: StepFact, now: int) -> bool:
+    def _may_not_go_on(self, lease: StepFact, now: int) -> bool:
+        """Nothing may start on it: every answer says so, whatever its holder was told before."""
+        return self._ended(lease, now) or self.world.is_untrue(lease)
+
+    def _ended(self, lease: StepFact, now: int) -> bool:
+        """Its time, or its policy's, is over: what is asked for needs another lease."""
         return lease.lease.epoch != self.world.epoch or self._until(lease) <= now
 
     def _until(self, lease: StepFact) -> int:
@@ -250,7 +255,7 @@ class Leases:
         granted = Renewed(
             lease.id, command.seq if wrote else fact.seq, 0 if hold is None else hold.amount * times,
             {measure: units for measure, units in measures.items() if units}, tuple(sorted(fact.counted)),
-            self._lasts(lease, now), fact.epoch, stale, is_open=lease.end is None,
+            0 if stale else self._lasts(lease, now), fact.epoch, stale, is_open=lease.end is None,
             recall=tuple(sorted(self.world.tell(command.holder))),
             rules=self._patterns(command.session) if times and command.seq == 1 else None,
         )  # fmt: skip
@@ -313,7 +318,7 @@ class Leases:
         lease.end_measures = dict.fromkeys(lease.end_measures, 0)
         amount = sum(step.amount for step in command.steps)
         answer = self.steps.correct(lease, ask.SettleHold(lease.id, amount, used), now)
-        lease.ran += len(command.steps)
+        lease.ran += len(command.steps) + command.released
         lease.correction = Ending("corrected", "settled", ask.request_hash(command), answer, amount)
         return answer, True
 

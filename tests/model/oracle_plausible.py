@@ -17,7 +17,7 @@ def plausible(command: ask.Renew, lease: StepFact | None) -> None:
 
 def _malformed(command: ask.Renew) -> Iterator[str]:
     hold = command.ask
-    numbers = [command.overrun, command.back, *command.over.values(), *command.back_measures.values()]
+    numbers = [command.overrun, command.back, command.released, *command.over.values(), *command.back_measures.values()]
     numbers += [number for step in command.steps for number in (step.amount, *step.used)]
     if min(numbers, default=0) < 0:
         yield "negative"
@@ -37,7 +37,13 @@ def _malformed(command: ask.Renew) -> Iterator[str]:
 
 def _mistaken(command: ask.Renew, lease: StepFact | None) -> Iterator[str]:
     if lease is None:
-        if command.ask is None or command.steps or command.back or any(command.back_measures.values()):
+        if (
+            command.ask is None
+            or command.steps
+            or command.released
+            or command.back
+            or any(command.back_measures.values())
+        ):
             yield "opens otherwise than by asking"
         return
     if (lease.lease.key, lease.lease.holder, lease.session) != (key_of(command), command.holder, command.session):

@@ -74,14 +74,15 @@ class Shortage:
         ticket = queue.tickets.get(self.who)
         if ticket is None:
             queue.issued += 1
-            ticket = queue.tickets[self.who] = Ticket(queue.issued, self.now, self.now, needs, leases)
+            silent = dict.fromkeys(leases, queue.next())
+            ticket = queue.tickets[self.who] = Ticket(queue.issued, self.now, self.now, needs, silent)
             self.world.sights += ["queued"] if not short else []
         elif short and self._is_over(ticket, needs):
             self.world.sights.append("recall timed out" if ticket.silent else "recall refused")
             self._leave()
             return Refused(every)
         elif needs.keys() - ticket.needs.keys():
-            ticket.silent |= leases
+            ticket.silent |= dict.fromkeys(leases, queue.next())
         ticket.needs, ticket.asked_us = needs, self.now
         return Recalled(every, frozenset(ticket.silent))
 
@@ -90,6 +91,4 @@ class Shortage:
         return answered or self.now - ticket.since_us >= PATIENCE_US
 
     def _leave(self) -> None:
-        if self.world.queue.tickets.pop(self.who, None) is not None:
-            for lease in self.world.leases():
-                self.world.forget_told(lease)
+        self.world.queue.tickets.pop(self.who, None)

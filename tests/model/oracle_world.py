@@ -166,43 +166,43 @@ class World:
 
     def ask_back(self, leases: list[StepFact]) -> None:
         """Something happened that these leases may have to be given back for, or need not any more."""
+        moment = self.queue.next()
         for step in leases:
-            step.lease.due = self._is_due(step)
-            self.forget_told(step)
+            step.lease.due = moment if self._is_due(step) else 0
 
     def _is_due(self, step: StepFact) -> bool:
+        return self.is_untrue(step) or step.lease.suspended_us is not None
+
+    def is_untrue(self, step: StepFact) -> bool:
+        """Whether it was granted under another policy, or is of a session that may not go on."""
         lineage = self.lineage(step.session)
         stopped = any(s.closed or s.latched or f"session:{s.id}" in self.paused for s in lineage)
-        return stopped or step.lease.epoch != self.epoch or step.lease.suspended_us is not None
-
-    def is_asked(self, step: StepFact) -> bool:
-        return step.lease.due or self.queue.waits_for(step.id)
-
-    def forget_told(self, step: StepFact) -> None:
-        """Who is not asked any more has been told nothing, should it be asked again."""
-        step.lease.told = step.lease.told and self.is_asked(step)
+        return stopped or step.lease.epoch != self.epoch
 
     def awake(self, step: StepFact) -> None:
         """Its silence is no reason any more to ask it back."""
-        step.lease.due = step.lease.due and self._is_due(step)
-        self.forget_told(step)
+        if not self._is_due(step):
+            step.lease.due = 0
 
-    def answered(self, step: StepFact) -> None:
-        """A renewal came, whatever it brought; one that was sent before its holder could know is no answer."""
-        if step.lease.told:
-            self.over(step)
+    def answered(self, step: StepFact, heard: int) -> None:
+        """A renewal came, whatever it brought, from a holder that had heard what an answer with that number told it."""
+        moment = self.queue.meanings.get(heard, 0)
+        self.queue.answered(step.id, moment)
+        if step.lease.due <= moment:
+            step.lease.due = 0
+        if step.lease.due or self.queue.waits_for(step.id):
+            self.sights.append("no answer to a recall" if not heard else "answer to an earlier recall")
 
     def over(self, step: StepFact) -> None:
         """Nobody waits for the lease any more."""
-        self.queue.answered(step.id)
-        step.lease.due = step.lease.told = False
+        self.queue.answered(step.id, self.queue.moment)
+        step.lease.due = 0
 
     def tell(self, holder: str) -> frozenset[str]:
-        """What the holder is asked for; from now on it knows."""
-        asked = [step for step in self.leases() if step.lease.holder == holder and self.is_asked(step)]
-        for step in asked:
-            step.lease.told = True
-        return frozenset(step.id for step in asked)
+        """What the holder is asked for, as of now."""
+        self.queue.told = self.queue.moment
+        mine = [step for step in self.leases() if step.lease.holder == holder]
+        return frozenset(step.id for step in mine if step.lease.due or self.queue.waits_for(step.id))
 
     def single_steps(self) -> list[StepFact]:
         """Steps that are facts of their own: neither leases nor what was reported on one."""

@@ -44,6 +44,7 @@ class Pair:
         self.heard: dict[str, int] = {}
         self.started_us = self.driver.clock.monotonic_us()
         self.policies: dict[int, int] = {}
+        self.told: dict[str, int] = {}
 
     @property
     def world(self) -> World:
@@ -68,7 +69,14 @@ class Pair:
             self._within_bounds(command.step, {"credits": command.amount, **command.measures})
         if isinstance(answer, Renewed) and isinstance(due, Renewal) and not due.again:
             self._renewed(answer, due)
+        if isinstance(answer, Renewed) and isinstance(command, ask.Renew) and answer.recall:
+            self._told(command.holder, answer.told)
         return answer
+
+    def _told(self, holder: str, number: int) -> None:
+        """The holder was told of recalls up to a number: what that stands for is what the oracle had asked back by then."""
+        self.told[holder] = number
+        self.world.queue.meanings.setdefault(number, self.world.queue.told)
 
     def _within_bounds(self, step: str, need: dict[str, int]) -> None:
         comparing.within_bounds(self.driver.read("limits")[0], need, self.world.steps[step].context.path)
@@ -108,6 +116,7 @@ class Pair:
 
     def _reloaded(self) -> None:
         """Another fold of the same entries; what is overdue ends before its first answer."""
+        self.told = {}  # the numbers of an owner that is gone mean nothing to the next
         self.oracle.restarted(self.driver.clock.now_us())
         self._end_leases()
 
@@ -140,9 +149,11 @@ class Pair:
     def beat(self, holder: str) -> frozenset[str]:
         """The holder lives; both say which of its leases are asked back."""
         self.heard[holder] = self.driver.clock.monotonic_us()
-        recalled = self.driver.beat(holder)
+        recalled, told = self.driver.beat(holder)
         due = self.world.tell(holder)
         assert recalled == due, f"{holder} is asked for {set(recalled)}, due {set(due)}"
+        if recalled:
+            self._told(holder, told)
         return recalled
 
     def tick(self) -> None:

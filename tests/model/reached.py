@@ -18,6 +18,8 @@ REASONS = (
 
 LEASES = (
     "leased all at once", "leased a tranche", "topped up", "stale by window", "stale by expiry", "stale by policy",
+    "stale by session", "stale in a report", "no answer to a recall", "answer to an earlier recall",
+    "released on a lease",
     "expired in a lease", "lease overrun", "lease overdraft", "recall answered", "recall timed out", "recall refused",
     "queued", "ask recalls", "carve recalls", "suspended", "woken", "lease lapsed: charge", "lease lapsed: release",
     "lease corrected up", "lease corrected down", "number replayed", "replayed after the end", "out of order",
@@ -73,8 +75,10 @@ def _note_renewal(reached: Counter[str], command: ask.Renew, due: Renewal, world
         ended = any(
             p.where == "held" and world.grants[p.grant].expired(now) for p in lease.pieces if p.grant in world.grants
         )
-        old = lease.lease.epoch != world.epoch
-        reached["stale by policy" if old else "stale by expiry" if ended else "stale by window"] += 1
+        by_session = lease.lease.epoch == world.epoch and world.is_untrue(lease)
+        old = "session" if by_session else "policy" if world.is_untrue(lease) else ""
+        reached[f"stale by {old or ('expiry' if ended else 'window')}"] += 1
+        reached["stale in a report"] += command.ask is None
     if command.ask is not None and shown.amount:
         times = shown.amount // command.ask.amount
         reached["leased all at once" if times == command.times else "leased a tranche"] += command.times > 1

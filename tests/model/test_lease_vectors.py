@@ -46,7 +46,7 @@ def test_a_session_alone_is_leased_all_that_it_wants_and_there_is() -> None:
     """100 remain, steps of 3: 33 of 64 fit."""
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
-    answer = pair.send(lease("a", 3, 64))
+    answer = pair.send(lease("lease:a", 3, 64))
     assert (answer.amount, answer.seq, answer.is_open, answer.stale) == (99, 1, True, False)
     assert answer.lasts_us == 2**62
     assert held(pair) == {"g": 99}
@@ -57,17 +57,17 @@ def test_where_others_live_a_lease_takes_a_sixteenth_of_what_remains_and_its_ste
     pair = opened()
     another_session(pair)
     pair.send(ask.IssueGrant("g", 100))
-    assert pair.send(lease("a", 3, 64)).amount == 6
-    assert pair.send(lease("b", 10, 64, session="t")).amount == 10
-    assert pair.send(lease("a", 3, 64, seq=2)).amount == 3
+    assert pair.send(lease("lease:a", 3, 64)).amount == 6
+    assert pair.send(lease("lease:b", 10, 64, session="t")).amount == 10
+    assert pair.send(lease("lease:a", 3, 64, seq=2)).amount == 3
     assert held(pair) == {"g": 19}
 
 
 def test_a_lease_of_another_process_shares_a_level_as_a_session_does() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 116))
-    assert pair.send(lease("a", 4, 4)).amount == 16
-    assert pair.send(lease("b", 3, 64, holder="p2")).amount == 6
+    assert pair.send(lease("lease:a", 4, 4)).amount == 16
+    assert pair.send(lease("lease:b", 3, 64, holder="p2")).amount == 6
     pair.check()
 
 
@@ -78,7 +78,7 @@ def test_the_least_level_decides_how_much() -> None:
     pair.send(ask.SetLimit(ask.ROOT, 5, "steps", "day"))
     pair.send(ask.CloseSession("s"))
     another_session(pair, budget=20)
-    answer = pair.send(lease("a", 3, 64, session="t"))
+    answer = pair.send(lease("lease:a", 3, 64, session="t"))
     assert (answer.amount, answer.measures, answer.counted) == (15, {"steps": 5}, ("steps",))
     pair.check()
 
@@ -91,8 +91,8 @@ def test_a_child_is_leased_its_carve_out_and_only_a_part_of_what_it_shares_with_
     pair.send(ask.IssueGrant("g", 10_000))
     another_session(pair, "p", budget=100)
     another_session(pair, "p.c", parent="p", budget=60)
-    assert pair.send(lease("c", 1, 64, session="p.c")).amount == 60
-    assert pair.send(lease("p", 1, 64, session="p")).amount == 2
+    assert pair.send(lease("lease:c", 1, 64, session="p.c")).amount == 60
+    assert pair.send(lease("lease:p", 1, 64, session="p")).amount == 2
     pair.check()
 
 
@@ -104,9 +104,9 @@ def test_a_message_reports_then_gives_back_then_asks() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("A", 10, priority=1))
     pair.send(ask.IssueGrant("B", 100, priority=2))
-    assert pair.send(lease("a", 5, 4)).amount == 20
-    wants = replace(lease("a", 4, 1, seq=2).ask, step="a.9")
-    answer = pair.send(tell("a", 2, 7, 5, back=5, ask=wants))
+    assert pair.send(lease("lease:a", 5, 4)).amount == 20
+    wants = replace(lease("lease:a", 4, 1, seq=2).ask, step="lease:a.9")
+    answer = pair.send(tell("lease:a", 2, 7, 5, back=5, ask=wants))
     assert (answer.seq, answer.amount) == (2, 4)
     assert held(pair) == {"A": 0, "B": 7}
     assert consumed(pair) == {"A": 10, "B": 2}
@@ -117,10 +117,10 @@ def test_what_goes_back_is_what_was_burnt_last() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("A", 10, priority=1))
     pair.send(ask.IssueGrant("B", 100, priority=2))
-    pair.send(lease("a", 5, 4))
-    pair.send(tell("a", 2, back=10))
+    pair.send(lease("lease:a", 5, 4))
+    pair.send(tell("lease:a", 2, back=10))
     assert held(pair) == {"A": 10, "B": 0}
-    pair.send(tell("a", 3, close=True))
+    pair.send(tell("lease:a", 3, close=True))
     assert available(pair) == {"A": 10, "B": 100}
 
 
@@ -128,11 +128,11 @@ def test_what_open_steps_hold_does_not_pay_for_others() -> None:
     """Of 10 an open step holds 8; the other cost 5: 2 come out of the lease, 3 burn what is free (law L11)."""
     pair = opened()
     pair.send(ask.IssueGrant("g", 12))
-    pair.send(lease("a", 10, 1))
-    pair.send(tell("a", 2, 5, overrun=3))
+    pair.send(lease("lease:a", 10, 1))
+    pair.send(tell("lease:a", 2, 5, overrun=3))
     balance = pair.driver.read("balance")[0]
     assert (balance.held, balance.consumed, balance.overdraft) == (8, 5, 1)
-    assert pair.send(lease("a", 1, 1, seq=3)).refused.reason == "overdraft"
+    assert pair.send(lease("lease:a", 1, 1, seq=3)).refused.reason == "overdraft"
     pair.send(ask.IssueGrant("more", 5))
     assert consumed(pair) == {"g": 4, "more": 1}
 
@@ -140,14 +140,14 @@ def test_what_open_steps_hold_does_not_pay_for_others() -> None:
 def test_a_message_twice_has_one_effect_and_a_gap_none() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
-    first, second = lease("a", 10, 2), tell("a", 2, 4)
+    first, second = lease("lease:a", 10, 2), tell("lease:a", 2, 4)
     for message in (first, first, second, second, first):
         answer = pair.send(message)
     assert (answer.amount, answer.seq) == (20, 2)  # what the first granted, and what was applied last
-    gap = pair.send(tell("a", 4, 4))
+    gap = pair.send(tell("lease:a", 4, 4))
     assert isinstance(gap, OutOfOrder)
     assert gap.expected == 3
-    other = pair.send(tell("a", 2, 5))
+    other = pair.send(tell("lease:a", 2, 5))
     assert isinstance(other, OutOfOrder)
     assert consumed(pair) == {"g": 4}
     assert held(pair) == {"g": 16}
@@ -156,10 +156,10 @@ def test_a_message_twice_has_one_effect_and_a_gap_none() -> None:
 def test_a_message_that_changes_nothing_uses_no_number() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 10))
-    pair.send(lease("a", 10, 1))
-    assert pair.send(tell("a", 2)).seq == 1
-    assert pair.send(lease("a", 5, 1, seq=2)).seq == 1
-    assert pair.send(tell("a", 2, back=10)).seq == 2
+    pair.send(lease("lease:a", 10, 1))
+    assert pair.send(tell("lease:a", 2)).seq == 1
+    assert pair.send(lease("lease:a", 5, 1, seq=2)).seq == 1
+    assert pair.send(tell("lease:a", 2, back=10)).seq == 2
     pair.check()
 
 
@@ -167,11 +167,12 @@ def test_what_no_lease_can_say_changes_nothing() -> None:
     pair = opened()
     another_session(pair)
     pair.send(ask.IssueGrant("g", 100))
-    pair.send(lease("a", 10, 1))
+    pair.send(lease("lease:a", 10, 1))
     lies = (
-        tell("a", 2, back=11), tell("a", 2, 11), tell("a", 2, -1), tell("a", 2, back=-1), tell("a", 2, overrun=1),
-        tell("a", 2, back=1, session="t"), tell("a", 2, back=1, holder="p2"), lease("a", 1, 1, seq=2, close=True),
-        lease("a", 1, 0, seq=2), replace(tell("a", 2, back=1), model="mini"), tell("b", 2, back=1), tell("b", 1, 4),
+        tell("lease:a", 2, back=11), tell("lease:a", 2, 11), tell("lease:a", 2, -1), tell("lease:a", 2, back=-1),
+        tell("lease:a", 2, overrun=1), tell("lease:a", 2, released=-1), tell("lease:a", 2, back=1, session="t"),
+        tell("lease:a", 2, back=1, holder="p2"), lease("lease:a", 1, 1, seq=2, close=True), lease("lease:a", 1, 0, seq=2),
+        replace(tell("lease:a", 2, back=1), model="mini"), tell("lease:b", 2, back=1), tell("lease:b", 1, 4),
     )  # fmt: skip
     for message in lies:
         assert isinstance(pair.send(message), InvalidRequest), message
@@ -186,11 +187,11 @@ def test_a_lease_lives_in_one_window() -> None:
     pair = opened(at(2026, 5, 1, 23, 58))
     pair.send(ask.IssueGrant("g", 100))
     pair.send(ask.SetLimit(ask.ROOT, 10, window="day"))
-    assert pair.send(lease("a", 2, 5)).lasts_us == 120 * US
+    assert pair.send(lease("lease:a", 2, 5)).lasts_us == 120 * US
     pair.driver.clock.advance(120)
-    answer = pair.send(lease("a", 2, 1, seq=2, steps=(ask.StepReport("a.1", 4),)))
+    answer = pair.send(lease("lease:a", 2, 1, seq=2, steps=(ask.StepReport("lease:a.1", 4),)))
     assert (answer.stale, answer.amount, answer.seq, answer.lasts_us) == (True, 0, 2, 0)
-    assert pair.send(lease("b", 2, 5)).amount == 10
+    assert pair.send(lease("lease:b", 2, 5)).amount == 10
     limit = pair.driver.read("limits")[0][0]
     assert (limit.used, limit.held) == (0, 10)
     pair.check()
@@ -200,11 +201,11 @@ def test_a_lease_ends_with_the_first_of_its_grants_and_forfeits_what_is_left_of_
     pair = opened()
     pair.send(ask.IssueGrant("short", 6, priority=0, expires_us=universe.START_US + HOUR * US))
     pair.send(ask.IssueGrant("long", 100))
-    answer = pair.send(lease("a", 5, 2))
+    answer = pair.send(lease("lease:a", 5, 2))
     assert (answer.amount, answer.lasts_us) == (10, HOUR * US)
     pair.driver.clock.advance(HOUR)
-    assert pair.send(lease("a", 5, 1, seq=2)).stale
-    pair.send(tell("a", 2, 2, close=True))
+    assert pair.send(lease("lease:a", 5, 1, seq=2)).stale
+    pair.send(tell("lease:a", 2, 2, close=True))
     short = pair.driver.read("balance")[0].grants[0]
     assert (short.consumed, short.expired, short.held) == (2, 4, 0)
     assert available(pair) == {"short": 0, "long": 100}
@@ -214,15 +215,15 @@ def test_a_lowered_limit_ends_leases_and_asks_them_back_until_they_answer() -> N
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
     pair.send(ask.SetLimit(ask.ROOT, 50))
-    first = pair.send(lease("a", 5, 4))
+    first = pair.send(lease("lease:a", 5, 4))
     pair.send(ask.SetLimit(ask.ROOT, 12))
-    assert pair.beat("p1") == {"a"}
+    assert pair.beat("p1") == {"lease:a"}
     assert pair.beat("p2") == frozenset()
-    answer = pair.send(lease("a", 5, 1, seq=2, back=10))
+    answer = pair.send(lease("lease:a", 5, 1, seq=2, back=10, heard=pair.told["p1"]))
     assert (answer.stale, answer.amount, answer.seq) == (True, 0, 2)
     assert pair.beat("p1") == frozenset()
-    assert pair.send(tell("a", 3, close=True)).seq == 3
-    again = pair.send(lease("b", 5, 4))
+    assert pair.send(tell("lease:a", 3, close=True)).seq == 3
+    again = pair.send(lease("lease:b", 5, 4))
     assert again.amount == 10
     assert again.policy > first.policy
     pair.check()
@@ -232,11 +233,11 @@ def test_a_paused_session_asks_its_own_leases_back() -> None:
     pair = opened()
     another_session(pair)
     pair.send(ask.IssueGrant("g", 100))
-    pair.send(lease("a", 5, 1))
-    pair.send(lease("b", 5, 1, session="t"))
+    pair.send(lease("lease:a", 5, 1))
+    pair.send(lease("lease:b", 5, 1, session="t"))
     pair.send(ask.SetPaused("session:t", True))
-    assert pair.beat("p1") == {"b"}
-    assert pair.send(tell("b", 2, back=5, session="t")).recall == ()
+    assert pair.beat("p1") == {"lease:b"}
+    assert pair.send(tell("lease:b", 2, back=5, session="t", heard=pair.told["p1"])).recall == ()
 
 
 def test_max_seconds_bounds_a_lease() -> None:
@@ -244,7 +245,9 @@ def test_max_seconds_bounds_a_lease() -> None:
     another_session(pair, breaker=Breaker(max_seconds=60))
     pair.send(ask.IssueGrant("g", 100))
     pair.driver.clock.advance(20)
-    assert pair.send(lease("a", 5, 1, session="t")).lasts_us == 40 * US + 1  # a step may start at that age exactly
+    assert (
+        pair.send(lease("lease:a", 5, 1, session="t")).lasts_us == 40 * US + 1
+    )  # a step may start at that age exactly
 
 
 def test_max_steps_counts_the_steps_that_a_lease_holds() -> None:
@@ -252,10 +255,10 @@ def test_max_steps_counts_the_steps_that_a_lease_holds() -> None:
     pair = opened()
     another_session(pair, breaker=Breaker(max_steps=4))
     pair.send(ask.IssueGrant("g", 1_000))
-    answer = pair.send(lease("a", 1, 64, session="t"))
+    answer = pair.send(lease("lease:a", 1, 64, session="t"))
     assert (answer.measures, answer.counted) == ({"steps": 4}, ("steps",))
     assert isinstance(pair.send(hold("fifth", 1, session="t")), Recalling)
-    pair.send(tell("a", 2, 1, session="t", back=3, back_measures={"steps": 3}))
+    pair.send(tell("lease:a", 2, 1, session="t", back=3, back_measures={"steps": 3}))
     assert isinstance(pair.send(hold("fifth", 1, session="t")), Held)
     pair.check()
 
@@ -264,7 +267,7 @@ def test_a_session_whose_rules_must_see_every_step_has_no_leases() -> None:
     pair = opened()
     another_session(pair, breaker=Breaker(max_parallel=2))
     pair.send(ask.IssueGrant("g", 100))
-    answer = pair.send(lease("a", 5, 1, session="t"))
+    answer = pair.send(lease("lease:a", 5, 1, session="t"))
     assert (answer.strict, answer.amount, answer.seq) == (True, 0, 0)
     assert held(pair) == {"g": 0}
 
@@ -286,8 +289,8 @@ def lapsed(pair: Pair) -> None:
 def test_a_silent_holder_keeps_what_it_has_not_reported_until_it_speaks() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
-    pair.send(lease("a", 5, 4))
-    pair.send(lease("b", 5, 1, holder="p2"))
+    pair.send(lease("lease:a", 5, 4))
+    pair.send(lease("lease:b", 5, 1, holder="p2"))
     pair.driver.clock.advance(microseconds=SILENCE_US)
     pair.tick()
     pair.beat("p2")
@@ -298,7 +301,7 @@ def test_a_silent_holder_keeps_what_it_has_not_reported_until_it_speaks() -> Non
     assert (balance.leased, balance.suspended) == (balance.held, 20)
     pair.restart(snapshot=False)
     assert pair.driver.read("balance")[0].suspended == 20
-    pair.send(tell("a", 2, 3))
+    pair.send(tell("lease:a", 2, 3))
     assert pair.driver.read("balance")[0].suspended == 0
     pair.check()
 
@@ -307,15 +310,17 @@ def test_a_lease_that_lapses_is_charged_and_a_late_spool_corrects_it_once() -> N
     """20 held, 4 reported in time: the lapse books 16; the spool says 3 + 2, so 11 come back (laws L4, L11)."""
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
-    first = lease("a", 5, 4)
+    first = lease("lease:a", 5, 4)
     pair.send(first)
-    pair.send(tell("a", 2, 4))
-    early = ask.CorrectLease("a", ("steps",), (ask.StepReport("a.2", 3, (1,)), ask.StepReport("a.3", 2, (1,))))
+    pair.send(tell("lease:a", 2, 4))
+    early = ask.CorrectLease(
+        "lease:a", ("steps",), (ask.StepReport("lease:a.2", 3, (1,)), ask.StepReport("lease:a.3", 2, (1,)))
+    )
     assert isinstance(pair.send(early), InvalidRequest)
     lapsed(pair)
     assert consumed(pair) == {"g": 20}
     assert pair.send(first).amount == 20
-    assert isinstance(pair.send(tell("a", 3, 3)), HoldResolved)
+    assert isinstance(pair.send(tell("lease:a", 3, 3)), HoldResolved)
     corrected = pair.send(early)
     assert (corrected.state, corrected.overrun) == ("corrected", 0)
     assert pair.send(early) == corrected
@@ -326,11 +331,11 @@ def test_a_lease_that_lapses_is_charged_and_a_late_spool_corrects_it_once() -> N
 def test_a_lease_that_lapses_may_be_released_and_a_late_spool_is_an_overrun() -> None:
     pair = opened(on_lapse="release")
     pair.send(ask.IssueGrant("g", 10))
-    pair.send(lease("a", 5, 2))
+    pair.send(lease("lease:a", 5, 2))
     lapsed(pair)
     assert available(pair) == {"g": 10}
-    late = ask.CorrectLease("a", ("steps",), (ask.StepReport("a.1", 12, (1,)),))
-    assert pair.send(late) == Settled("a", "corrected", 12, overrun=12, debt=2)
+    late = ask.CorrectLease("lease:a", ("steps",), (ask.StepReport("lease:a.1", 12, (1,)),))
+    assert pair.send(late) == Settled("lease:a", "corrected", 12, overrun=12, debt=2)
     assert consumed(pair) == {"g": 10}
 
 
@@ -338,12 +343,12 @@ def test_a_step_of_unknown_cost_leaves_its_lease_and_is_corrected_late() -> None
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
     pair.send(ask.SetLimit(ask.ROOT, 50, window="day"))
-    pair.send(lease("a", 5, 4))
-    guess = ask.SettleHold("a.1", 5, {"steps": 1}, outcome="unknown", lease="a")
-    assert pair.send(guess) == Settled("a.1", "unknown", 5)
-    assert pair.send(guess) == Settled("a.1", "unknown", 5)
+    pair.send(lease("lease:a", 5, 4))
+    guess = ask.SettleHold("lease:a.1", 5, {"steps": 1}, outcome="unknown", lease="lease:a")
+    assert pair.send(guess) == Settled("lease:a.1", "unknown", 5)
+    assert pair.send(guess) == Settled("lease:a.1", "unknown", 5)
     assert held(pair) == {"g": 15}
-    assert isinstance(pair.send(replace(guess, step="a.2", amount=16)), InvalidRequest)
+    assert isinstance(pair.send(replace(guess, step="lease:a.2", amount=16)), InvalidRequest)
     pair.driver.clock.advance(2 * DAY)
-    assert pair.send(ask.SettleHold("a.1", 7, {"steps": 1})) == Settled("a.1", "corrected", 7, overrun=2)
+    assert pair.send(ask.SettleHold("lease:a.1", 7, {"steps": 1})) == Settled("lease:a.1", "corrected", 7, overrun=2)
     assert consumed(pair) == {"g": 7}

@@ -13,12 +13,12 @@ from tests.model.test_vectors import hold, opened
 def test_what_idle_leases_hold_is_asked_back_before_anybody_is_refused() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 20))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     waiting = pair.send(hold("h", 8))
     assert isinstance(waiting, Recalling)
-    assert waiting.leases == ("a",)
-    assert pair.beat("p1") == {"a"}
-    pair.send(tell("a", 2, back=15))
+    assert waiting.leases == ("lease:a",)
+    assert pair.beat("p1") == {"lease:a"}
+    pair.send(tell("lease:a", 2, back=15, heard=pair.told["p1"]))
     assert pair.beat("p1") == frozenset()
     assert isinstance(pair.send(hold("h", 8)), Held)
     pair.check()
@@ -27,12 +27,14 @@ def test_what_idle_leases_hold_is_asked_back_before_anybody_is_refused() -> None
 def test_what_holders_do_not_give_back_is_refused_when_all_have_answered() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 20))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     assert isinstance(pair.send(hold("h", 8)), Recalling)
-    pair.send(tell("a", 2))  # sent before its holder could know: no answer
+    pair.send(tell("lease:a", 2))  # sent before its holder could know: no answer
     assert isinstance(pair.send(hold("h", 8)), Recalling)
     pair.beat("p1")
-    pair.send(tell("a", 2))
+    pair.send(tell("lease:a", 2))  # nor if what told it was lost
+    assert isinstance(pair.send(hold("h", 8)), Recalling)
+    pair.send(tell("lease:a", 2, heard=pair.told["p1"]))
     refused = pair.send(hold("h", 8))
     assert isinstance(refused, Decision)
     assert refused.reason == "insufficient_credits"
@@ -41,23 +43,23 @@ def test_what_holders_do_not_give_back_is_refused_when_all_have_answered() -> No
 def test_a_silent_lease_is_waited_for_for_a_second_and_a_half() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 20))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     for _ in range(3):  # at 0, 0.7 and 1.4 s
         assert isinstance(pair.send(hold("h", 8)), Recalling)
         pair.driver.clock.advance(microseconds=700_000)
     refused = pair.send(hold("h", 8))
     assert isinstance(refused, Decision)
-    assert "a" in refused.detail
+    assert "lease:a" in refused.detail
 
 
 def test_who_waited_first_is_served_first() -> None:
     """8 come back: the first ticket's 8, so the second waits on, though 8 are free and it needs 2 only."""
     pair = opened()
     pair.send(ask.IssueGrant("g", 20))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     assert isinstance(pair.send(hold("first", 8)), Recalling)
     assert isinstance(pair.send(hold("second", 2)), Recalling)
-    pair.send(tell("a", 2, back=8))
+    pair.send(tell("lease:a", 2, back=8))
     assert isinstance(pair.send(hold("third", 1)), Recalling)
     assert isinstance(pair.send(hold("first", 8)), Held)
     pair.check()
@@ -68,10 +70,10 @@ def test_a_parent_gives_back_what_a_child_needs() -> None:
     pair.send(ask.IssueGrant("g", 1_000))
     pair.send(ask.CloseSession("s"))
     another_session(pair, "p", budget=50)
-    assert pair.send(lease("a", 5, 10, session="p")).amount == 50
+    assert pair.send(lease("lease:a", 5, 10, session="p")).amount == 50
     child = ask.OpenSession("p.c", "p", 20, ttl_us=FOREVER, max_step_us=FOREVER)
     assert isinstance(pair.send(child), Recalling)
-    pair.send(tell("a", 2, session="p", back=20))
+    pair.send(tell("lease:a", 2, session="p", back=20))
     assert pair.send(child).sessions == ("p.c",)
     pair.check()
 
@@ -80,9 +82,9 @@ def test_a_refusal_that_no_lease_can_help_is_final() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
     pair.send(ask.SetLimit("session:s", 3, "tool_calls"))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     assert isinstance(pair.send(hold("h", 1, measures={"tool_calls": 4})), Decision)
-    answer = pair.send(lease("b", 500, 1))
+    answer = pair.send(lease("lease:b", 500, 1))
     assert isinstance(answer, Renewed)
     assert answer.recalling is not None
 
@@ -101,11 +103,11 @@ def test_a_lease_whose_entity_moved_still_holds_where_it_was_opened() -> None:
     another_session(pair, "a", entities=("user:ana",))
     another_session(pair, "b", entities=("user:bob",))
     pair.send(ask.SetLimit("team:eng", 20))
-    pair.send(lease("l", 18, 1, session="a"))
+    pair.send(lease("lease:l", 18, 1, session="a"))
     pair.send(ask.PutEntity("user:ana", "team:ops"))
     waiting = pair.send(hold("h", 5, session="b"))
     assert isinstance(waiting, Recalling)
-    assert waiting.leases == ("l",)
+    assert waiting.leases == ("lease:l",)
 
 
 def test_what_giving_back_cannot_help_is_refused_at_once() -> None:
@@ -113,7 +115,7 @@ def test_what_giving_back_cannot_help_is_refused_at_once() -> None:
     pair = opened()
     another_session(pair, breaker=Breaker(max_steps=4, max_seconds=60))
     pair.send(ask.IssueGrant("g", 1_000))
-    pair.send(lease("a", 1, 64, session="t"))
+    pair.send(lease("lease:a", 1, 64, session="t"))
     pair.driver.clock.advance(61)
     assert isinstance(pair.send(hold("late", 1, session="t")), Decision)
     assert {view.id: view.state for view in pair.driver.read("sessions")[0]}["t"] == "stopped"
@@ -122,10 +124,10 @@ def test_what_giving_back_cannot_help_is_refused_at_once() -> None:
 def test_a_holder_that_wakes_has_answered_what_it_was_told() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 100))
-    pair.send(lease("a", 5, 4))
+    pair.send(lease("lease:a", 5, 4))
     pair.driver.clock.advance(microseconds=SILENCE_US + 1)
     pair.tick()
     pair.send(ask.SetLimit(ask.ROOT, 50))
-    assert pair.beat("p1") == {"a"}
-    assert pair.send(tell("a", 2, back=20)).recall == ()
+    assert pair.beat("p1") == {"lease:a"}
+    assert pair.send(tell("lease:a", 2, back=20, heard=pair.told["p1"])).recall == ()
     assert pair.beat("p1") == frozenset()

@@ -10,6 +10,7 @@ import pytest
 from agentbudget import Runtime
 from agentbudget.runtime.customer import Customer
 from agentbudget.testing import ManualClock, MemoryJournal
+from tests.postgres.server import PostgresServer
 
 
 @pytest.fixture
@@ -17,15 +18,27 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of an empty ledger on PostgreSQL."""
+    database = postgres.new_database(postgres_template)
+    yield postgres.url(database)
+    postgres.drop_database(database)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty ledger."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # spools of ledgers that are no files
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/budget.db"
 
 
 @pytest.fixture
 def runtime(ledger: str, clock: ManualClock) -> Iterator[Runtime]:
-    """On memory and on SQLite."""
+    """On memory, SQLite and PostgreSQL."""
     with Runtime.open(ledger, clock=clock) as opened:
         yield opened
 

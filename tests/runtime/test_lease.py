@@ -41,8 +41,41 @@ def test_a_counted_measure_binds_like_credits_and_others_do_not() -> None:
     assert take(lease, 1, steps=1, tokens=9_999) == 1
     assert take(lease, 1, steps=1) == 2
     assert take(lease, 1, steps=1) == 0
+
+
+def test_a_released_step_counts_as_a_step_and_is_reported() -> None:
+    """As it does without leases: what it held of steps serves no other; its credits do, and what else it held."""
+    lease = lease_with(100, steps=2, tokens=5)
+    take(lease, 60, steps=1, tokens=5)
+    lease.release(1, 2_000)
+    assert take(lease, 100, steps=1, tokens=5) == 2
     lease.release(2, 2_000)
-    assert take(lease, 1, steps=1) == 3
+    assert take(lease, 1, steps=1) == 0
+    message = lease.message("me", 3_000)
+    assert (message.released, message.back, message.back_measures) == (2, 0, {"steps": 2})
+    lease.answered(Renewed("L", 2, counted=("steps", "tokens"), lasts_us=60 * SECOND), 4_000)
+    message = lease.message("me", 5_000, back=True)
+    assert (message.released, message.back, message.back_measures) == (0, 100, {"tokens": 5})
+
+
+def test_released_steps_of_a_message_that_a_lapse_overtook_are_not_lost() -> None:
+    lease = lease_with(100)
+    for amount in (1, 2):
+        lease.release(take(lease, amount), 2_000)
+    lease.message("me", 3_000)
+    lease.release(take(lease, 3), 4_000)
+    lease.lost()
+    assert lease.released == 3
+
+
+def test_what_gives_back_answers_the_recalls_that_were_heard_of_and_nothing_else_does() -> None:
+    lease = lease_with(100)
+    lease.heard = 7
+    assert lease.message("me", 3_000).heard == 0
+    lease.answered(Renewed("L", 1), 4_000)
+    assert lease.message("me", 5_000, back=True).heard == 7
+    lease.answered(Renewed("L", 2), 6_000)
+    assert lease.message("me", 7_000, back=True).heard == 0
 
 
 def test_no_step_starts_at_or_after_the_end_of_the_lease() -> None:
@@ -144,3 +177,32 @@ def test_names_and_tariffs_only_grow_so_that_earlier_reports_stay_readable() -> 
     message = lease.message("me", 3_000)
     assert message.measures == ("seconds", "tokens")
     assert [report.used for report in message.steps] == [(1,), (0, 5)]
+
+
+class Full:
+    """A trail without room."""
+
+    def dispatched(self, n: int) -> bool:
+        return False
+
+    released = dispatched
+
+
+def test_a_step_whose_sending_could_not_be_written_is_not_sent_by_trying_twice() -> None:
+    """L5: else its replay would give back what may have been spent."""
+    lease = lease_with(100)
+    n = lease.take(60, {}, 2_000, 0, dispatched=False)
+    lease.trail = Full()  # type: ignore[assignment]
+    assert not lease.dispatch(n)
+    assert not lease.dispatch(n)
+    lease.trail = None
+    assert lease.dispatch(n)
+
+
+def test_a_release_that_could_not_be_written_makes_a_message_due() -> None:
+    """L5: its answer says what is open, so that a replay does not charge what was given back."""
+    lease = lease_with(100)
+    n = take(lease, 60)
+    lease.trail = Full()  # type: ignore[assignment]
+    assert lease.release(n, 2_000)
+    assert lease.unwritten

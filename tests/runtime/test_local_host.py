@@ -91,7 +91,9 @@ def test_an_interrupt_of_a_waiting_caller_leaves_nothing_held(gated: GatedJourna
         assert session.status().remaining == 1
 
 
-def test_when_the_owner_dies_every_caller_is_answered(host: LocalHost, gated: GatedJournal) -> None:
+def test_when_the_owner_dies_every_caller_is_answered(
+    host: LocalHost, gated: GatedJournal, caplog: pytest.LogCaptureFixture
+) -> None:
     """L8."""
     gated.shut()
     answers = Answers(2)
@@ -104,6 +106,7 @@ def test_when_the_owner_dies_every_caller_is_answered(host: LocalHost, gated: Ga
     assert all(isinstance(answer, OwnerUnavailable) for answer in answers.found)
     with pytest.raises(OwnerUnavailable, match="died"):
         host.ask("acme", BALANCE)
+    assert "MemoryError: planted" in caplog.text
 
 
 def _die(answer: object) -> None:

@@ -61,7 +61,7 @@ def owner(store: MemoryStore, clock: ManualClock) -> Owner:
         CreateCustomer(PREPAID.terms("prepaid")),
         IssueGrant("g", 100),
         OpenSession("run"),
-        renew("L", 1, amount=60),
+        renew("lease:L", 1, amount=60),
     )
     return made
 
@@ -90,13 +90,13 @@ def test_a_holder_that_beats_keeps_its_lease_however_long_its_step_takes(owner: 
 def test_a_renewal_is_a_sign_of_life_too(owner: Owner, clock: ManualClock) -> None:
     for _ in range(3):
         seconds(owner, clock, 8)
-        ask(owner, renew("L", 2))
+        ask(owner, renew("lease:L", 2))
     assert balance(owner).suspended == 0
 
 
 def test_silence_for_longer_than_its_time_to_live_suspends_what_a_holder_has(owner: Owner, clock: ManualClock) -> None:
     """L1: it stays held."""
-    ask(owner, renew("K", 1, amount=5, holder="p2"))
+    ask(owner, renew("lease:K", 1, amount=5, holder="p2"))
     seconds(owner, clock, 10, "p2")
     assert balance(owner).suspended == 0
     seconds(owner, clock, 1, "p2")
@@ -107,8 +107,8 @@ def test_a_suspended_holder_that_beats_again_is_asked_to_renew_and_then_goes_on(
     owner: Owner, clock: ManualClock
 ) -> None:
     seconds(owner, clock, 11)
-    assert owner.beat(Beat("p1", ("acme",))) == Beaten({"acme": ("L",)})
-    (answer,) = ask(owner, renew("L", 2))
+    assert asked_back(owner) == ("lease:L",)
+    (answer,) = ask(owner, renew("lease:L", 2))
     assert isinstance(answer, Renewed)
     assert answer.seq == 2
     assert balance(owner).suspended == 0
@@ -166,6 +166,13 @@ def test_a_customer_with_a_lease_is_not_put_away(owner: Owner, clock: ManualCloc
     assert set(owner._loaded) == {"acme"}
 
 
+def asked_back(owner: Owner, *others: str) -> tuple[str, ...]:
+    """What a beat of p1 brings; the number comes with it."""
+    beaten = owner.beat(Beat("p1", ("acme", *others)))
+    assert beaten.recall.keys() == beaten.told.keys() <= {"acme"}
+    return beaten.recall.get("acme", ())
+
+
 # --- beats -------------------------------------------------------------------------------------------------------------------
 
 
@@ -173,21 +180,23 @@ def test_a_beat_brings_what_is_asked_back_until_it_was_answered(owner: Owner) ->
     assert owner.beat(Beat("p1", ("acme",))) == Beaten()
     ask(owner, SetLimit("customer", 90))
     for _ in range(2):
-        assert owner.beat(Beat("p1", ("acme", "nobody"))) == Beaten({"acme": ("L",)})
+        assert asked_back(owner, "nobody") == ("lease:L",)
     assert owner.beat(Beat("p2", ("acme",))) == Beaten()
-    ask(owner, renew("L", 2, back=60))
+    ask(owner, renew("lease:L", 2, back=20))  # it may not have heard of it
+    told = owner.beat(Beat("p1", ("acme",))).told["acme"]
+    ask(owner, renew("lease:L", 3, back=40, heard=told))
     assert owner.beat(Beat("p1", ("acme",))) == Beaten()
 
 
 def test_a_shortage_reaches_the_holder_by_its_next_beat(owner: Owner) -> None:
-    (waiting,) = ask(owner, renew("K", 1, amount=70, holder="p2"))
+    (waiting,) = ask(owner, renew("lease:K", 1, amount=70, holder="p2"))
     assert isinstance(waiting, Renewed)
     assert isinstance(waiting.recalling, Recalling)
     assert owner.has_recalls()
     assert not owner.has_recalls()
-    assert owner.beat(Beat("p1", ("acme",))) == Beaten({"acme": ("L",)})
-    ask(owner, renew("L", 2, back=60))
-    (granted,) = ask(owner, renew("K", 1, amount=70, holder="p2"))
+    assert asked_back(owner) == ("lease:L",)
+    ask(owner, renew("lease:L", 2, back=60))
+    (granted,) = ask(owner, renew("lease:K", 1, amount=70, holder="p2"))
     assert isinstance(granted, Renewed)
     assert granted.amount == 70
 
@@ -197,7 +206,7 @@ def test_a_beat_after_a_restart_finds_what_is_still_asked_back(
 ) -> None:
     ask(owner, SetLimit("customer", 90))
     later = another(store, clock)
-    assert later.beat(Beat("p1", ("acme",))) == Beaten({"acme": ("L",)})
+    assert asked_back(later) == ("lease:L",)
 
 
 def test_a_beat_that_nobody_can_vouch_for_is_no_answer(store: MemoryStore, owner: Owner, clock: ManualClock) -> None:
@@ -232,17 +241,17 @@ def test_the_next_message_of_an_open_lease_looks_up_no_keys(store: MemoryStore, 
     journal = MemoryJournal(store)
     owner = Owner(journal, clock, name="test")
     ask(owner, CreateCustomer(PREPAID.terms("prepaid")), IssueGrant("g", 100), OpenSession("run"))
-    ask(owner, renew("L", 1, amount=60))
+    ask(owner, renew("lease:L", 1, amount=60))
     before = journal.calls
-    ask(owner, renew("L", 2, back=5))
+    ask(owner, renew("lease:L", 2, back=5))
     assert journal.calls == before + 1
 
 
 def test_messages_of_one_lease_in_one_batch_have_one_effect_each(owner: Owner) -> None:
     """L4: also before anything is committed."""
-    second = renew("L", 2, measures=("steps",), steps=(StepReport("L.1", 7, (1,)),))
-    third = renew("L", 3, back=10)
-    answers = ask(owner, second, second, third, second, renew("L", 3, back=11), renew("L", 5))
+    second = renew("lease:L", 2, measures=("steps",), steps=(StepReport("lease:L.1", 7, (1,)),))
+    third = renew("lease:L", 3, back=10)
+    answers = ask(owner, second, second, third, second, renew("lease:L", 3, back=11), renew("lease:L", 5))
     assert [getattr(answer, "seq", None) for answer in answers[:4]] == [2, 2, 3, 3]
     for answer in answers[4:]:
         assert isinstance(answer, OutOfOrder)
@@ -256,7 +265,7 @@ def test_a_lost_answer_is_healed_by_the_same_message(store: MemoryStore, clock: 
     failing = Owner(journal, clock, name="failing")
     balance(failing)
     journal.fail_at(1, after=True)
-    second = renew("L", 2, amount=3, measures=("steps",), steps=(StepReport("L.1", 7, (1,)),))
+    second = renew("lease:L", 2, amount=3, measures=("steps",), steps=(StepReport("lease:L.1", 7, (1,)),))
     assert isinstance(ask(failing, second)[0], OwnerUnavailable)
     for later in (lambda: failing, lambda: another(store, clock)):
         healed = later()
@@ -268,12 +277,21 @@ def test_a_lost_answer_is_healed_by_the_same_message(store: MemoryStore, clock: 
 
 def test_what_a_decoder_has_checked_is_not_checked_again(owner: Owner) -> None:
     """The flag is per place in the batch: what others put there is still looked at."""
-    good, bad = renew("L", 2, back=5), renew("L", 3, back="5")  # type: ignore[arg-type]
+    good, bad = renew("lease:L", 2, back=5), renew("lease:L", 3, back="5")  # type: ignore[arg-type]
     answers = owner.handle([("acme", good), ("acme", bad)], checked={0})
     assert isinstance(answers[0], Renewed)
     assert isinstance(answers[1], InvalidRequest)
 
 
 def test_a_lapse_may_be_in_the_batch_of_what_comes_late(owner: Owner) -> None:
-    answers = ask(owner, LapseLease("L", True), CorrectLease("L", (), (StepReport("L.1", 7),)), LapseLease("L", True))
-    assert answers == [Settled("L", "unknown", 60), Settled("L", "corrected", 7), Settled("L", "unknown", 60)]
+    answers = ask(
+        owner,
+        LapseLease("lease:L", True),
+        CorrectLease("lease:L", (), (StepReport("lease:L.1", 7),)),
+        LapseLease("lease:L", True),
+    )
+    assert answers == [
+        Settled("lease:L", "unknown", 60),
+        Settled("lease:L", "corrected", 7),
+        Settled("lease:L", "unknown", 60),
+    ]

@@ -10,6 +10,8 @@ import pytest
 
 import agentbudget
 from agentbudget import Credits, HoldResolved, InvalidRequest, KeyConflict, Runtime, Session, Usage
+from agentbudget.account.commands import LEASE_PREFIX
+from agentbudget.catalog.terms import Breaker
 from agentbudget.runtime.customer import Customer
 from agentbudget.runtime.step import Step
 from agentbudget.testing import ManualClock
@@ -264,11 +266,38 @@ def test_a_step_under_a_callers_key_that_is_forgotten_is_left_to_lapse(
     assert nothing_is_open(bolt)
 
 
-@pytest.mark.parametrize("key", ["", "a#end", "customer", "session:x", "grant:x", "x" * 151])
+@pytest.mark.parametrize("key", ["", "a#end", "customer", "session:x", "grant:x", "lease:x", "x" * 151])
 def test_a_key_that_could_be_another_commands_is_refused(session: Session, key: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         model_step(session, key=key)
     assert refused.value.field == "key"
+
+
+def test_L4_the_id_of_a_lease_or_of_its_step_is_no_key_for_a_caller(session: Session) -> None:
+    """It is refused in words, and the step whose id it is is booked once, at its own cost."""
+    step = model_step(session)
+    lease = step.id.rpartition(".")[0]
+    assert lease.startswith(LEASE_PREFIX)
+    for key in (step.id, lease, f"{lease}.99"):
+        with pytest.raises(InvalidRequest, match="begins like another command's key"):
+            model_step(session, key=key)
+    step.settle(amount="0.25")
+    status = session.status()
+    assert (status.spent, status.held, status.steps) == (Credits("0.25"), Credits(0), 1)
+
+
+def test_a_step_that_was_given_back_counts_as_a_step_in_every_mode(session: Session, bolt: Customer) -> None:
+    """And for max_steps: ten are allowed, whatever they cost."""
+    for mode in ("leased", "strict"):
+        session = bolt.session(mode=mode, breaker=Breaker(max_steps=10)).open()  # type: ignore[arg-type]
+        for number in range(10):
+            step = session.reserve("tool", name="search", amount=1)
+            step.release() if number % 2 else step.settle()
+        assert session.status().steps == 10
+        with pytest.raises(agentbudget.BudgetDenied) as denied:
+            session.reserve("tool", name="search", amount=1)
+        assert denied.value.decision.reason == "circuit_open"
+        assert session.status().steps == 10
 
 
 def test_an_unknown_model_price_refuses_and_quotes_the_catalog_line(session: Session) -> None:

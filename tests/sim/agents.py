@@ -82,10 +82,10 @@ class Agent:
             self.claim()
 
     def claim(self) -> None:
-        try:
-            lease = self.own.lease_for(self.key)
-        except OwnerUnavailable:
-            return self.rest()
+        lease = self.own.lease_for(self.key)
+        if lease is None:
+            return self.attempt()
+        lease.is_full = False
         claim, state = Claim(self.own, lease, self.hold(lease.id)), {"over": False}
 
         def done(got: Any) -> None:

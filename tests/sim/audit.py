@@ -60,6 +60,7 @@ class Audit:
         self.holds: dict[str, Held] = {}
         self.booked: dict[str, Booked] = {}
         self.lapsed: dict[str, int] = {}
+        self.released: Counter[str] = Counter()
         self.time_us: dict[int, int] = {}
         self.seen: Counter[str] = Counter()
         self.consumed = 0
@@ -224,6 +225,7 @@ class Audit:
         return self.holds[name]
 
     def _renewed(self, event: e.LeaseRenewed, entry: Entry) -> dict[str, int]:
+        self.released[event.lease] += event.released
         """L4: numbers without gap; L10: the sum of the steps is what was charged."""
         if event.seq == 1:
             must(event.lease not in self.holds, "L4", "lease", event.lease, "opened twice")

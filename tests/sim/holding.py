@@ -6,12 +6,12 @@ The keeper's thread is an event here, and its beat a message like any other, so 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 
-from agentbudget.account.commands import Command, Renew
+from agentbudget.account.commands import LEASE_PREFIX, Command, Renew
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.runtime import holder as holder_module
@@ -31,14 +31,12 @@ if TYPE_CHECKING:
 
 def use_its_ids(work: Clockwork) -> Callable[[], None]:
     """Ids of the holder's side come from the run; call what is returned to undo it."""
-    modules: tuple[Any, Any] = (leases_module, holder_module)
-    before = [module.new_id for module in modules]
-    for module in modules:
-        module.new_id = work.new_id
+    leases, holder = cast("Any", leases_module), cast("Any", holder_module)
+    before = leases.new_lease_id, holder.new_id
+    leases.new_lease_id, holder.new_id = lambda: LEASE_PREFIX + work.new_id(), work.new_id
 
     def undo() -> None:
-        for module, new_id in zip(modules, before, strict=True):
-            module.new_id = new_id
+        leases.new_lease_id, holder.new_id = before
 
     return undo
 
@@ -116,10 +114,13 @@ class Process:
         if isinstance(command, Renew):
             self._skip_a_number(command)
             self.world.truth.sent(command)
+            self.world.waiting.sent(command)
         if self.world.faults.drop and self.work.happens(0.01):
             self.work.saw("refused at once")
             raise OwnerUnavailable("nobody takes it", "sim", "send it again")
-        self.world.network.send(command, self.name, lambda answer: self.do(self._heard, command, sent_us, done, answer))
+        call = self.world.network.send(
+            command, self.name, lambda answer: self.do(self._heard, command, sent_us, done, answer, call)
+        )
 
     def _skip_a_number(self, renew: Renew) -> None:
         """A holder that lost count sends a message under the number after the one that is due, ahead of it."""
@@ -129,6 +130,10 @@ class Process:
             wrong = replace(renew, seq=renew.seq + 1)
             self.world.node.arrive(Call(wrong, self.name, lambda answer: None, self.work.now_us))
 
+    def _told(self, recall: Iterable[str], call: Call) -> None:
+        for lease in recall:
+            self.world.waiting.told(lease, call.left_us)
+
     def submit_or(self, command: Command, done: Callable[[Any], None]) -> None:
         """The same, for who takes errors as answers."""
         try:
@@ -136,11 +141,12 @@ class Process:
         except OwnerUnavailable as error:
             done(error)
 
-    def _heard(self, command: Command, sent_us: int, done: Callable[[Any], None], answer: Any) -> None:
+    def _heard(self, command: Command, sent_us: int, done: Callable[[Any], None], answer: Any, call: Call) -> None:
         if not isinstance(answer, OwnerUnavailable):
             self.heard_of_us = max(self.heard_of_us, sent_us)
         if isinstance(command, Renew):
             self.world.truth.heard(command, answer)
+            self._told(getattr(answer, "recall", ()), call)
         self.work.note(self.name, "hears", answer)
         done(answer)
 
@@ -156,11 +162,20 @@ class Process:
     def beat(self, beat: Beat) -> Beaten:
         """The keeper's beat goes as a message: for now it is as if nobody had answered."""
         sent_us = self.work.now_us
-        self.world.network.send(beat, self.name, lambda answer: self.do(self._beaten, sent_us, answer))
+        call = self.world.network.send(beat, self.name, lambda answer: self.do(self._beaten, sent_us, answer, call))
         raise OwnerUnavailable("the answer comes later", "sim")
 
     def on_nudge(self, callback: Callable[[], None]) -> None:
         """Nobody nudges here: beats are soon enough."""
+
+    @property
+    def owner(self) -> str:
+        """See ``Host``."""
+        return "sim"
+
+    def late(self, seconds: float) -> OwnerUnavailable:
+        """Nobody blocks here."""
+        return OwnerUnavailable(f"no answer within {seconds} s", "sim")
 
     def publish_catalog(self, document: bytes) -> int:
         """There is one catalog here."""
@@ -181,13 +196,14 @@ class Process:
         self.later(SECOND_US + self.work.between(0, 20_000), self.pulse)
         self.holder.pulse()
 
-    def _beaten(self, sent_us: int, answer: Any) -> None:
+    def _beaten(self, sent_us: int, answer: Any, call: Call) -> None:
         if isinstance(answer, Beaten):
             self.heard_of_us = max(self.heard_of_us, sent_us)
             self.holder.heard(sent_us)
             for customer, leases in answer.recall.items():
                 self.work.saw("recalled by beat")
-                self.holder.recalled(customer, leases)
+                self._told(leases, call)
+                self.holder.recalled(customer, leases, answer.told[customer])
 
     # --- sessions ---
 

@@ -24,12 +24,14 @@ class Node(Protocol):
 
 @dataclass
 class Call:
-    """One message and the answer to it. ``heard`` is told once: an answer, or that there was none."""
+    """One message and the answer to it. ``heard`` is told once: an answer (``left_us``: when that left), or that there was
+    none."""
 
     what: Any
     sender: str
     heard: Callable[[Any], None]
     sent_us: int
+    left_us: int = 0
     is_over: bool = False
     given_up: bool = False
 
@@ -74,7 +76,8 @@ class Network:
         if self._lost("answer", call.sender):
             self._clockwork.note(call.sender, "answer lost:", answer)
         else:
-            self._clockwork.after(self._way_us(f"to {call.sender}"), lambda: self._deliver(call, answer))
+            left_us = self._clockwork.now_us
+            self._clockwork.after(self._way_us(f"to {call.sender}"), lambda: self._deliver(call, answer, left_us))
 
     def _arrive(self, call: Call) -> None:
         if call.given_up and not self._faults.ghost:
@@ -83,8 +86,9 @@ class Network:
             self._clockwork.saw("ghost")
         self._node().arrive(call)
 
-    def _deliver(self, call: Call, answer: Any) -> None:
+    def _deliver(self, call: Call, answer: Any, left_us: int) -> None:
         if not (call.sender in self.cut_off or call.is_over):
+            call.left_us = left_us
             call.end(answer)
 
     def _give_up(self, call: Call) -> None:

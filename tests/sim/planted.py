@@ -11,10 +11,14 @@ from msgspec.structs import replace
 from agentbudget.account import commands as ask
 from agentbudget.account.account import Account, Outcome
 from agentbudget.account.decision import Renewed
+from agentbudget.account.recall import Recalls
+from agentbudget.account.state import HoldState
 from agentbudget.ledger.entry import Entry, Sealed
 from agentbudget.ledger.memory import MemoryJournal
+from agentbudget.runtime import upkeep
 from agentbudget.runtime.holder import Holder
 from agentbudget.runtime.lease import Lease
+from agentbudget.runtime.leases import SessionLeases
 from agentbudget.runtime.owner import Owner
 from tests.sim.trails import MemoryTrail
 
@@ -132,8 +136,47 @@ def a_settlement_is_not_written_down(patch: Patch) -> None:
     patch.setattr(MemoryTrail, "settled", lambda self, report: True)
 
 
+def a_released_step_is_not_reported(patch: Patch) -> None:
+    """It cost nothing, and counts as no step either."""
+    original = Lease.message
+
+    def message(self: Lease, *args: Any, **named: Any) -> ask.Renew:
+        self.released = 0
+        return original(self, *args, **named)
+
+    patch.setattr(Lease, "message", message)
+
+
+def what_was_idle_when_it_lapsed_stays_charged(patch: Patch) -> None:
+    """A holder that comes back with nothing to report says nothing."""
+    original = upkeep._correct
+
+    def correct(own: SessionLeases, lease: Lease) -> None:
+        own.forget(lease) if not (lease.open or lease.reports) else original(own, lease)
+
+    patch.setattr(upkeep, "_correct", correct)
+
+
+def any_renewal_answers_a_recall(patch: Patch) -> None:
+    """Whoever was told counts as knowing, though what told it was lost: its next renewal is taken for its answer."""
+    tell, answered = Recalls.tell, Recalls.answered
+    told: dict[tuple[int, str], int] = {}
+
+    def note(self: Recalls, holder: str) -> tuple[str, ...]:
+        leases = tell(self, holder)
+        told.update({(id(self), lease): self.made for lease in leases})
+        return leases
+
+    def count(self: Recalls, hold: HoldState, heard: int) -> None:
+        answered(self, hold, max(heard, told.get((id(self), hold.step), 0)))
+
+    patch.setattr(Recalls, "tell", note)
+    patch.setattr(Recalls, "answered", count)
+
+
 PLANTED = (
     renewals_are_not_deduplicated, answers_leave_before_the_commit, a_lapse_gives_the_rest_back, a_gap_is_accepted,
     until_is_ignored, silence_is_ignored, a_grant_is_taken_in_twice, an_overrun_is_not_declared,
-    a_failed_commit_keeps_its_state, a_settlement_is_not_written_down,
+    a_failed_commit_keeps_its_state, a_settlement_is_not_written_down, any_renewal_answers_a_recall,
+    a_released_step_is_not_reported, what_was_idle_when_it_lapsed_stays_charged,
 )  # fmt: skip

@@ -75,5 +75,6 @@ def _records(left: Left, notes: list[Renew]) -> LeaseRecords:
     )
     identity = Identity(1, CUSTOMER, left.lease, left.session, *left.key, left.on_unknown)  # type: ignore[arg-type]
     return LeaseRecords(
-        identity, (*sent, *notes), tuple(left.reports), steps, Facts(left.names, left.tariffs), left.seq
-    )
+        identity, (*sent, *notes), tuple(left.reports), steps, Facts(left.names, left.tariffs), left.seq, True,
+        left.released,
+    )  # fmt: skip

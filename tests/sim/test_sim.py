@@ -21,7 +21,7 @@ from tests.tidy.rules import ROOT
 CHUNKS = 10
 """Parts of the work that may run beside each other."""
 SEEDS = SCALE.pick(ci=5_000, night=100_000)
-FEW_HUNDRED = 400
+FEW_HUNDRED = 1_000
 """Seeds within which a planted bug must be noticed."""
 
 

@@ -28,6 +28,7 @@ class Left:
     sent: Renew | None = None
     reports: list[StepReport] = field(default_factory=list)
     open: dict[int, OpenStep] = field(default_factory=dict)
+    released: int = 0
 
 
 @dataclass
@@ -38,6 +39,8 @@ class MemorySpool:
     tear: Callable[[str], bool]
     trails: dict[str, MemoryTrail] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
+
+    lack: str = "the fault has it so"
 
     def trail(self, customer: str, lease: str, session: str, key: Key, on_unknown: str) -> MemoryTrail | None:
         if not self.tear("trail"):
@@ -79,6 +82,12 @@ class MemoryTrail:
     def released(self, n: int) -> bool:
         self.spool.tear("released!")
         self.left.open.pop(n, None)
+        self.left.released += 1
+        return True
+
+    def guessed(self, n: int) -> bool:
+        self.spool.tear("guessed!")
+        self.left.open.pop(n, None)
         return True
 
     def facts(self, names: tuple[str, ...], tariffs: tuple[tuple[str, str], ...]) -> bool:
@@ -91,6 +100,7 @@ class MemoryTrail:
         left, steps = self.left, {step.step for step in renew.steps}
         for name in steps:
             left.open.pop(int(name.rpartition(".")[2]), None)  # there may have been no room to say that it had ended
+        left.released = 0
         left.sent, left.reports = renew, [report for report in left.reports if report.step not in steps]
         return True
 

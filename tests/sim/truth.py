@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Truth:
         self._audit = audit
         self.steps: dict[str, Step] = {}
         self.leases: dict[str, LeaseFacts] = {}
+        self._left_behind: set[str] = set()
 
     def of(self, lease: str) -> LeaseFacts:
         return self.leases.setdefault(lease, LeaseFacts())
@@ -139,6 +141,7 @@ class Truth:
 
     def left_behind(self, process: Process, lease: str, open_steps: Mapping[int, OpenStep], *, charges: bool) -> None:
         """What had begun by its spool when its process died, though its agent never got to know it."""
+        self._left_behind.add(lease)
         for n, one in open_steps.items():
             name = f"{lease}.{n}"
             self.steps.setdefault(name, Step(name, process, lease, one.amount, one.dispatched, charges))
@@ -155,6 +158,20 @@ class Truth:
             self._audit.consumed == self._audit.total_booked(), "L10",
             f"{self._audit.consumed} consumed, {self._audit.total_booked()} booked for steps",
         )  # fmt: skip
+
+        released = Counter(step.lease for step in self.steps.values() if step.lease and step.state == "released")
+        for lease, held in self._audit.holds.items():
+            if held.end == "closed" and lease in self.leases and lease not in self._left_behind:
+                reported = self._audit.released[lease]
+                must(
+                    reported == released[lease],
+                    "L10",
+                    f"{released[lease]} steps of {lease} cost nothing, not {reported}",
+                )
+
+        for lease, charged in self._audit.lapsed.items():
+            is_known = lease in self._left_behind or lease not in self.leases
+            must(is_known or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
 
     def _check(self, step: Step) -> None:
         booked = self._audit.booked.get(step.id)

@@ -23,6 +23,7 @@ from tests.sim.network import Call, Network, named
 from tests.sim.owning import CUSTOMER, LAPSE_AFTER_US, OwnerNode
 from tests.sim.replay import Replays
 from tests.sim.truth import Truth
+from tests.sim.waiting import Waiting
 
 FOLD_EVERY = 150
 """Entries between two folds of the whole store (law L6)."""
@@ -58,6 +59,7 @@ class World:
         entries = self.node.store.entries.setdefault(CUSTOMER, [])
         self.audit = Audit(entries, on_lapse_charges=self.setting.lapse_charges)
         self.truth = Truth(self.audit)
+        self.waiting = Waiting(self.audit, work, lambda name: all(p.dead for p in self.processes if p.name == name))
         self.admin, self.replays = Administrator(self), Replays(self)
         self._folded = 0
 
@@ -169,6 +171,7 @@ class World:
         """After every event: each new entry; every so many entries the fold of them all."""
         if self.audit.is_behind and self.audit.catch_up() and self.audit.read - self._folded >= FOLD_EVERY:
             self._fold()
+        self.waiting.judge()
 
     def _fold(self) -> None:
         """L6: a fold of the store from nothing equals the owner's state."""
@@ -189,6 +192,7 @@ class World:
         asked for."""
         if isinstance(answer, OutOfOrder):
             self.work.saw("out of order")
+        self.waiting.decided(call.what, answer)
         key = _proof(call.what, answer)
         if key is None:
             return

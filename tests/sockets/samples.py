@@ -64,7 +64,7 @@ _SESSION: Final = d.SessionView("s", "open", 5, 1, 1, 3, 2, 0, None, ("user:a",)
 ANSWERS: Final[tuple[d.Answer | AgentBudgetError, ...]] = (
     d.Held("a", 5, {"steps": 1}, (("g", 5),)),
     d.Settled("a", "corrected", 5, 1, 1),
-    d.Renewed("l", 3, 5, {"steps": 1}, ("steps",), 2**62, 4, recall=("l",), rules=Breaker()),
+    d.Renewed("l", 3, 5, {"steps": 1}, ("steps",), 2**62, 4, recall=("l",), rules=Breaker(), told=9),
     d.Renewed("l", 3, refused=REFUSAL, recalling=d.Recalling(3, REFUSAL, ("m", "n"))),
     d.Recalling(3, REFUSAL, ("m",)),
     d.Done(False, "x"),

@@ -92,6 +92,6 @@ def test_many_living_steps_are_said_in_parts(owner: MachineHost, client: Machine
 
 
 def test_the_ttl_is_longer_than_what_a_process_may_be_silent() -> None:
-    from agentbudget.runtime import socket_client
+    from agentbudget.runtime import socket_greeting
 
-    assert socket_client.ROUND_SECONDS * SECOND_US < SECOND_US
+    assert socket_greeting.ROUND_SECONDS * SECOND_US < SECOND_US

@@ -114,7 +114,7 @@ def test_another_version_is_told_so(connect: Connect, path: Path, monkeypatch: p
 def test_a_process_of_another_version_cannot_open_the_ledger(
     owner: MachineHost, opened: Callable[..., MachineHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentbudget.runtime import socket_client
+    from agentbudget.runtime import socket_greeting
 
     class Future:
         """``wire`` as the next version has it."""
@@ -124,7 +124,7 @@ def test_a_process_of_another_version_cannot_open_the_ledger(
         def __getattr__(self, name: str) -> object:
             return getattr(wire, name)
 
-    monkeypatch.setattr(socket_client, "wire", Future())
+    monkeypatch.setattr(socket_greeting, "wire", Future())
     with pytest.raises(OwnerUnavailable, match="version") as refused:
         opened(timeout_seconds=0.05)
     assert "same version" in refused.value.advice

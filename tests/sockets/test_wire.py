@@ -35,7 +35,9 @@ def test_a_command_arrives_as_it_was_said(command: Command) -> None:
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
 def test_an_answer_arrives_as_it_was_given(answer: Answer | AgentBudgetError) -> None:
-    sent = wire.framed(wire.Answers([wire_answers.to_send(answer)], Beaten({"acme": ("l",)}, 3, b"doc"), 3))
+    sent = wire.framed(
+        wire.Answers([wire_answers.to_send(answer)], Beaten({"acme": ("l",)}, 3, b"doc", {"acme": 9}), 3)
+    )
     read = wire.read_of_owner(sent[wire.HEADER :])
     assert isinstance(read, wire.Answers)
     [back] = [wire_answers.received(one) for one in read.answers]
@@ -44,7 +46,7 @@ def test_an_answer_arrives_as_it_was_given(answer: Answer | AgentBudgetError) ->
         assert (str(back), back.args) == (str(answer), answer.args)  # type: ignore[union-attr]
     else:
         assert back == answer
-    assert read.beaten == Beaten({"acme": ("l",)}, 3, b"doc")
+    assert read.beaten == Beaten({"acme": ("l",)}, 3, b"doc", {"acme": 9})
 
 
 @pytest.mark.parametrize(

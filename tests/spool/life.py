@@ -28,6 +28,7 @@ class Known(NamedTuple):
     unanswered: tuple[Renew, ...] = ()
     reports: tuple[StepReport, ...] = ()
     steps: frozenset[tuple[int, int, int, bool]] = frozenset()
+    released: int = 0
 
 
 class Lease:
@@ -38,16 +39,17 @@ class Lease:
         self.open: dict[int, OpenStep] = {}
         self.reports: list[StepReport] = []
         self.sent: Renew | None = None
+        self.released = 0
 
     def known(self) -> Known:
         steps = frozenset((n, s.amount, s.opened_us, s.dispatched) for n, s in self.open.items())
-        return Known(() if self.sent is None else (self.sent,), tuple(self.reports), steps)
+        return Known(() if self.sent is None else (self.sent,), tuple(self.reports), steps, self.released)
 
 
 def found(records: LeaseRecords) -> Known:
     """The same of what was read."""
     steps = frozenset((s.n, s.amount, s.opened_us, s.dispatched) for s in records.steps)
-    return Known(records.unanswered, records.reports, steps)
+    return Known(records.unanswered, records.reports, steps, records.released)
 
 
 def by_lease(contents: SpoolContents) -> dict[str, Known]:
@@ -130,9 +132,11 @@ class Life:
     def _end(self, lease: Lease, trail: Trail | None) -> None:
         n = self._random.choice(list(lease.open)[:3])
         step = lease.open.pop(n)
-        if self._random.random() < 0.2:
+        how = self._random.random()
+        if how < 0.3:
+            lease.released += how < 0.2
             if trail is not None:
-                assert trail.released(n)
+                assert trail.released(n) if how < 0.2 else trail.guessed(n)
             return
         usage = {"input_tokens": n, "output_tokens": 412}
         amount = self._random.randrange(step.amount + 1)
@@ -155,7 +159,9 @@ class Life:
             steps=steps,
             tariffs=TARIFFS[: lease.tariffs],
             back=7,
+            released=lease.released,
         )
+        lease.released = 0
         if trail is not None:
             assert trail.facts(NAMES, TARIFFS[: lease.tariffs])
             assert trail.sending(lease.sent)

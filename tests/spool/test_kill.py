@@ -26,7 +26,7 @@ def kill_after(folder: Path, seed: int, operation: int) -> int:
     process = start("writer", folder, seed, operation, MOST)
     wait_until_ready(process)
     kill(process)
-    return int(struct.unpack_from("@Q", (folder / "done").read_bytes())[0])
+    return max(struct.unpack_from("@QQ", (folder / "done").read_bytes()))
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen[bytes]:

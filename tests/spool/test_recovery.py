@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from agentbudget.account.commands import Command, Read, Renew
+from agentbudget.account.commands import Command, Read, Renew, StepReport
 from agentbudget.account.decision import Answer
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.store import open_journal
@@ -92,7 +93,7 @@ def test_a_step_that_was_sent_and_never_ended_is_charged_what_it_held(
     assert worker.begin(lease, 50, dispatched=False)
     worker.die()
     assert recover(folder, office.ask).unknown == 1
-    is_done(office, Truth(60, 1))
+    is_done(office, Truth(60, 2))
     holds: Any = office.ask("acme", Read("holds"))
     assert holds == ()
 
@@ -106,7 +107,29 @@ def test_a_session_that_releases_what_it_does_not_know_is_charged_nothing(folder
     assert worker.begin(lease, 60)
     worker.die()
     assert recover(folder, office.ask).unknown == 0
-    is_done(office, Truth(0, 0))
+    is_done(office, Truth(0, 1))
+
+
+@pytest.mark.parametrize("has_lapsed", [True, False])
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_steps_that_were_given_back_count_once_whoever_tells_of_them(
+    office: Office, worker: Worker, folder: str, was_sent: bool, has_lapsed: bool
+) -> None:
+    """L4: as they do without leases; also when the replay dies behind its last message."""
+    lease = worker.lease()
+    worker.ask(lease)
+    for _ in range(3):
+        lease.release(worker.begin(lease), worker.now_us)
+    if was_sent:
+        worker.ask(lease, heard=False)
+    lease.release(worker.begin(lease, 0) or worker.begin(lease), worker.now_us)
+    worker.die()
+    with contextlib.suppress(Killed):
+        recover(folder, dying(office, 2 if was_sent else 0, after=True))
+    if has_lapsed:
+        office.lapse()
+    recover(folder, office.ask)
+    is_done(office, Truth(0, 4))
 
 
 def test_an_idle_lease_of_a_dead_process_is_given_back(office: Office, worker: Worker, folder: str) -> None:
@@ -194,6 +217,68 @@ def test_use_beyond_the_lease_is_booked_once_when_its_replay_dies(
         office.lapse()
     assert recover(folder, office.ask).words == ()
     is_done(office, Truth(held + 500, 1))
+
+
+def test_settled_steps_of_a_lease_that_had_ended_are_said_and_kept(
+    office: Office, worker: Worker, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L1: it cannot be (a lease is closed with its last report), so it must not pass unseen if it is."""
+    lease = worker.lease()
+    worker.ask(lease)
+    office.ask("acme", replace(lease.message(worker.holder, worker.now_us, close=True), steps=()))
+    lease.sent = None
+    assert lease.trail is not None
+    assert lease.trail.settled(StepReport(f"{lease.id}.1", 70, (7,), 0, {}, None, 0, 0))
+    worker.die()
+    done = recover(folder, office.ask)
+    assert done.damaged == ("h1.spool.damaged",)
+    assert "1 settled steps of it were never reported" in caplog.text
+
+
+def test_a_step_whose_end_found_no_room_is_booked_once(office: Office, folder: str) -> None:
+    """L4: its message says that it ended, its log does not. Applied before the process died, or not."""
+    for was_heard in (True, False):
+        worker = Worker(office, folder, f"h-{was_heard}", max_bytes=1 << 16)
+        lease = worker.lease()
+        worker.ask(lease, 1_000)
+        worker.settle(lease, worker.begin(lease), 5)
+        n = worker.begin(lease, 10)
+        assert lease.trail is not None
+        while lease.trail.begun(999, 0, {}, 0, False):
+            pass
+        worker.settle(lease, n, 7)
+        assert lease.unwritten
+        if was_heard:
+            worker.ask(lease, heard=False)
+        else:
+            lease.message(worker.holder, worker.now_us)
+        worker.die()
+        assert recover(folder, office.ask).words == ()
+    is_done(office, Truth(24, 6))  # step 999, which filled the log, cost nothing and is counted
+
+
+@pytest.mark.parametrize("was_heard", [True, False])
+def test_a_message_whose_steps_are_torn_books_none_of_them_twice(
+    office: Office, worker: Worker, folder: str, was_heard: bool
+) -> None:
+    """L4: between a report and the message that has it a record is damaged, so nobody can tell what the message said."""
+    lease = worker.lease()
+    worker.ask(lease)
+    for cost in (70, 30):
+        worker.settle(lease, worker.begin(lease), cost)
+    worker.ask(lease, heard=False) if was_heard else lease.message(worker.holder, worker.now_us)
+    lease.trail = None
+    worker.die()
+    path = Path(folder, "h1.spool")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"h1-0.2")] ^= 1
+    path.write_bytes(data)
+    done = recover(folder, office.ask)
+    assert done.damaged == ("h1.spool.damaged",)
+    assert office.balance.consumed == (100 if was_heard else 70)
+    assert office.balance.held > 0
+    office.lapse()
+    assert office.balance.held == 0
 
 
 def test_without_an_answer_the_file_waits_for_the_next_try(office: Office, worker: Worker, folder: str) -> None:
@@ -317,9 +402,10 @@ def test_after_another_boot_only_what_is_sure_is_booked(
     done = recover(folder, office.ask)
     assert (done.reported, done.unknown) == (1, 0)
     assert (office.balance.consumed, office.balance.held) == (70, held - 70)
-    for name in os.listdir(folder):
-        os.rename(os.path.join(folder, name), os.path.join(folder, name.removesuffix(".damaged")))
-    assert recover(folder, office.ask, trust_other_boots=True).words == ()
+    assert "--orderly-shutdown" in done.words[0]
+    assert recover(folder, office.ask, trust_other_boots=True).spools == 0
+    assert recover(folder, office.ask, with_set_aside=True).damaged == ("h1.spool.damaged",)
+    assert recover(folder, office.ask, with_set_aside=True, trust_other_boots=True).words == ()
     is_done(office, Truth(130, 2))
     assert os.listdir(folder) == []
 

@@ -114,6 +114,20 @@ def test_a_message_that_could_not_be_written_leaves_its_lease_untrusted_until_it
     assert [step.n for step in lease_of(tmp_path)[1].steps] == [9]
 
 
+def test_a_step_whose_end_did_not_fit_is_not_open_once_a_message_reports_it(spool: Spool, tmp_path: Path) -> None:
+    """L4: else its replay would book it twice, as reported and as a step that never ended."""
+    trail, n = a_trail(spool), 0
+    while trail.begun(n + 1, 5, {}, 0, True):
+        n += 1
+    assert not trail.settled(report(1))
+    assert 1 in [step.n for step in lease_of(tmp_path)[1].steps]
+    sent = renewal(1, report(1))
+    assert trail.sending(sent)
+    _, records = lease_of(tmp_path)
+    assert (records.unanswered, records.reports, records.whole) == ((sent,), (), True)
+    assert [step.n for step in records.steps] == list(range(2, n + 1))
+
+
 def test_an_answer_that_could_not_be_noted_is_asked_for_again(spool: Spool, tmp_path: Path) -> None:
     """L4: the message stays known, so it is sent again byte for byte, and answered from the ledger."""
     trail = a_trail(spool)

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agentbudget.account.commands import Renew, StepReport
 from agentbudget.errors import InvariantBroken, OwnerUnavailable
@@ -174,8 +175,28 @@ def test_an_idle_lease_holds_no_chunk(spool: Spool, folder: str) -> None:
     for index, trail in enumerate([a_trail(spool, f"other-{i}") for i in range(3)]):
         assert trail.begun(1, 5, {}, 0, True)
         assert trail.released(1)
+        assert trail.sending(replace(renewal(index), released=1))
         trail.answered(index, {}, [])
     assert chunks_in_use(folder) == 6
+
+
+def test_steps_that_cost_nothing_are_counted_until_a_message_tells_of_them(spool: Spool, folder: str) -> None:
+    """Also while nothing else of the lease needs to be kept; those that the owner has booked are not among them."""
+    trail = a_trail(spool)
+    for n in (1, 2, 3):
+        assert trail.begun(n, 5, {}, 0, True)
+    assert trail.released(1)
+    assert trail.guessed(2)
+    assert only(folder).released == 1
+    assert trail.sending(replace(renewal(1), released=1))
+    assert (only(folder).released, only(folder).unanswered[0].released) == (0, 1)
+    assert trail.released(3)
+    trail.answered(1, {}, [])
+    assert (only(folder).released, only(folder).steps) == (1, ())
+    trail.sending(renewal(2))
+    trail.answered(2, {}, [report(9)])  # nothing of it was applied: the whole is written anew
+    assert trail.released(4)
+    assert (only(folder).released, only(folder).reports) == (1, (report(9),))
 
 
 def test_a_busy_lease_does_not_leak_chunks(spool: Spool, folder: str) -> None:

@@ -94,7 +94,7 @@ class Worker:
         return self.office.clock.monotonic_us()
 
     def lease(self) -> Lease:
-        name = f"{self.holder}-{len(self.leases)}"
+        name = f"lease:{self.holder}-{len(self.leases)}"
         lease = Lease(name, "run", KEY, self.spool.trail("acme", name, "run", KEY, self.on_unknown))
         self.leases.append(lease)
         return lease
@@ -141,12 +141,10 @@ class Worker:
             self.count += 1
 
     def truth(self) -> Truth:
-        """What was settled, and by policy what was sent and never ended."""
-        open_steps = [step for lease in self.leases for step in lease.open.values() if step.dispatched]
-        if self.on_unknown != "charge":
-            open_steps = []
-        amount = sum(step.amount for step in open_steps)
-        return Truth(self.settled + self.guessed + amount, self.count + len(open_steps))
+        """What was settled, and by policy what was sent and never ended. Whatever had begun was a step."""
+        open_steps = [step for lease in self.leases for step in lease.open.values()]
+        charged = [step.amount for step in open_steps if step.dispatched and self.on_unknown == "charge"]
+        return Truth(self.settled + self.guessed + sum(charged), self.count + len(open_steps))
 
     def live(self, moves: int) -> None:
         """Do something, so many times."""
@@ -179,6 +177,7 @@ class Worker:
             return  # its answer never came
         if draw < 0.1:
             lease.release(n, self.now_us)
+            self.count += 1
         elif draw < 0.2:
             lease.dispatch(n)
         elif draw < 0.28 and lease.sent is None and lease.free >= 0 and step.amount:

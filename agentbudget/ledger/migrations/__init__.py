@@ -25,10 +25,15 @@ def recorded(connection: sqlite3.Connection) -> str | None:
     if "alembic_version" not in tables:
         raise OwnerUnavailable("the file is a database of another program", "", "give the ledger a file of its own")
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if row is not None and row[0] not in REVISIONS:
+    return known(str(row[0])) if row is not None else None
+
+
+def known(revision: str) -> str:
+    """The revision, if this version knows it; raises ``OwnerUnavailable`` otherwise."""
+    if revision not in REVISIONS:
         raise OwnerUnavailable(
-            f"the ledger has schema {row[0]!r}, and this version of agentbudget knows {', '.join(REVISIONS)}",
+            f"the ledger has schema {revision!r}, and this version of agentbudget knows {', '.join(REVISIONS)}",
             "",
             "use the version of agentbudget that wrote it, or a newer one",
         )
-    return str(row[0]) if row is not None else None
+    return revision

@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 _BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # in the order of their bytes, as SQLite has them
 
 # INSERT OR REPLACE deletes without firing DELETE triggers, so an insert that meets an existing entry is refused as
 # well.
@@ -23,22 +24,33 @@ _SQLITE_TRIGGERS = (
     " BEGIN SELECT RAISE(ABORT, 'entries are never replaced: this seq or key is taken (L4, L7)'); END",
 )
 
+# Whole statements are refused, whether they would meet a row or not, TRUNCATE and ON CONFLICT DO UPDATE among them; ALWAYS:
+# also in a session that calls itself a replica.
+_POSTGRES_TRIGGERS = (
+    "CREATE FUNCTION entries_stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    " RAISE EXCEPTION 'entries are never %: book a correction (L7)',"
+    " CASE TG_OP WHEN 'UPDATE' THEN 'changed' ELSE 'removed' END USING ERRCODE = 'integrity_constraint_violation';"
+    " END $$",
+    "CREATE TRIGGER entries_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON entries"
+    " FOR EACH STATEMENT EXECUTE FUNCTION entries_stay()",
+    "ALTER TABLE entries ENABLE ALWAYS TRIGGER entries_stay",
+)
+
 
 def upgrade() -> None:
     _create_entries()
     _create_the_rest()
-    if op.get_bind().dialect.name == "sqlite":
-        for trigger in _SQLITE_TRIGGERS:
-            op.execute(trigger)
+    for trigger in {"sqlite": _SQLITE_TRIGGERS, "postgresql": _POSTGRES_TRIGGERS}[op.get_bind().dialect.name]:
+        op.execute(trigger)
 
 
 def _create_entries() -> None:
     op.create_table(
         "entries",
-        sa.Column("customer", sa.Text, primary_key=True),
+        sa.Column("customer", _ID, primary_key=True),
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
-        sa.Column("key", sa.Text, nullable=True),
+        sa.Column("key", _ID, nullable=True),
         sa.Column("record", sa.LargeBinary, nullable=False),
         sa.Column("hash", sa.Text, nullable=False),
     )
@@ -51,7 +63,7 @@ def _create_entries() -> None:
 def _create_the_rest() -> None:
     op.create_table(
         "snapshots",
-        sa.Column("customer", sa.Text, primary_key=True),
+        sa.Column("customer", _ID, primary_key=True),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("head", sa.Text, nullable=False),
         sa.Column("format", sa.Integer, nullable=False),
@@ -69,7 +81,7 @@ def _create_the_rest() -> None:
     op.create_table(
         "denials",
         sa.Column("id", _BIG_ID, primary_key=True, autoincrement=True),
-        sa.Column("customer", sa.Text, nullable=False),
+        sa.Column("customer", _ID, nullable=False),
         sa.Column("time_us", sa.BigInteger, nullable=False),
         *texts,
         sa.Column("count", sa.BigInteger, nullable=False),

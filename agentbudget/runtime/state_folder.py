@@ -1,0 +1,32 @@
+"""Where this machine keeps what belongs to a ledger in a database that is not a file of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from agentbudget.errors import OwnerUnavailable
+
+
+def spool_base(url: str) -> str:
+    """The path beside which this machine's processes keep the spools of a ledger on PostgreSQL: a file in the folder for the
+    state of programs that stands for it. Processes find each other's only by the same URL."""
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "agentbudget"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written
+        folder = Path(tempfile.gettempdir()) / f"agentbudget-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _require_ours(folder)
+    base = folder / hashlib.sha256(url.encode()).hexdigest()[:16]
+    base.touch(mode=0o600)
+    return str(base)
+
+
+def _require_ours(folder: Path) -> None:
+    """Anybody may make a folder of any name among the temporary ones."""
+    about = folder.lstat()
+    if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise OwnerUnavailable(f"{folder} is not this user's alone", "", "set XDG_STATE_HOME to a folder that is")
