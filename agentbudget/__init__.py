@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         OwnerUnavailable,
         find_denied,
     )
+    from agentbudget.runtime.budgeted import budgeted
     from agentbudget.runtime.carriers import SessionHandle, carry
     from agentbudget.runtime.current import current_session, current_step
     from agentbudget.runtime.default import session
@@ -60,6 +61,7 @@ __all__ = [
     "Step",
     "Usage",
     "__version__",
+    "budgeted",
     "carry",
     "current_session",
     "current_step",
@@ -86,6 +88,7 @@ _NAMES_OF = {
         "OwnerUnavailable",
         "find_denied",
     ),
+    "runtime.budgeted": ("budgeted",),
     "runtime.carriers": ("SessionHandle", "carry"),
     "runtime.current": ("current_session", "current_step"),
     "runtime.default": ("session",),

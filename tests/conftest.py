@@ -42,3 +42,24 @@ def postgres_template(postgres: PostgresServer) -> str:
     name = postgres.new_database()
     open_journal(postgres.url(name)).close()
     return name
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """The address of the run's Ray cluster: one for all workers."""
+    pytest.importorskip("ray")
+    from tests.ray.cluster import shared_cluster
+
+    own = tmp_path_factory.getbasetemp()
+    with shared_cluster(own if worker_id == "master" else own.parent) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_address: str) -> Iterator[str]:
+    """This process is on the cluster until the module's last test: the others open their ledgers without Ray."""
+    import ray
+
+    ray.init(address=ray_address, log_to_driver=False, configure_logging=False, namespace="tests")
+    yield ray_address
+    ray.shutdown()

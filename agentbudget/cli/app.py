@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from agentbudget.cli import catalog, customer, demo, entity, explain, ledger, limit, session, wallet
+from agentbudget.cli import catalog, customer, demo, entity, explain, ledger, limit, owners, session, wallet
 from agentbudget.cli.failures import BUG, DONE, INTERRUPTED, UNREAD
 
 NAME: Final = "agentbudget"
@@ -54,7 +54,7 @@ def root(
 
 demo.add_to(app)
 explain.add_to(app)
-for group in (customer, wallet, entity, limit, session, catalog, ledger):
+for group in (customer, wallet, entity, limit, session, catalog, ledger, owners):
     app.add_typer(group.app, no_args_is_help=True)
 
 

@@ -22,7 +22,9 @@ from agentbudget.catalog import Catalog
 from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.asking import Caps
 from agentbudget.runtime.current import SESSION
+from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.session_terms import Mode
+from agentbudget.runtime.settings import HostChoice
 from agentbudget.runtime.trace import in_trace, trace_here
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class SessionHandle(Struct, frozen=True):
     catalog: tuple[str, str, str] | None = None
     trace: dict[str, str] = {}
     holder: str = ""
+    host: HostChoice = "auto"
 
     def __hash__(self) -> int:
         return hash((self.ledger, self.customer, self.session))
@@ -111,6 +114,7 @@ def handle_of(session: Session, ledger: str, catalog: Catalog) -> SessionHandle:
     return SessionHandle(
         ledger, session.link.customer, session.id, session.stated_mode, session.on_short, session.caps, own, trace_here(),
         "" if session.link.holder is None else session.link.holder.id,
+        "ray" if isinstance(session.link.host, RayHost) else "local",
     )  # fmt: skip
 
 
@@ -143,7 +147,7 @@ def _runtime_for(handle: SessionHandle) -> Runtime:
         catalog = None if handle.catalog is None else Catalog.loads(
             handle.catalog[0], format=handle.catalog[1], source=handle.catalog[2]  # type: ignore[arg-type]
         )  # fmt: skip
-        runtime = Runtime.open(handle.ledger, catalog)
+        runtime = Runtime.open(handle.ledger, catalog, handle.host)
         _opened_here.append(runtime)
         return runtime
 
@@ -155,8 +159,8 @@ def _serves(runtime: Runtime, handle: SessionHandle) -> bool:
     return handle.ledger != _MEMORY or holder.id == handle.holder
 
 
-@contextmanager
-def _joined(handle: SessionHandle) -> Iterator[None]:
+def session_here(handle: SessionHandle) -> Session:
+    """The session in this process, open; it stays joined between two pieces of work. Blocks."""
     with _lock:
         session = _sessions.get(handle)
     if session is None:
@@ -165,8 +169,12 @@ def _joined(handle: SessionHandle) -> Iterator[None]:
             if len(_sessions) >= MAX_JOINED:
                 _sessions.pop(next(iter(_sessions)))
             session = _sessions.setdefault(handle, session)
-    session.open()
-    token = SESSION.set(session)
+    return session.open()
+
+
+@contextmanager
+def _joined(handle: SessionHandle) -> Iterator[None]:
+    token = SESSION.set(session_here(handle))
     try:
         yield
     finally:

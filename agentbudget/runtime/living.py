@@ -27,9 +27,9 @@ class Living:
             return True
         return time.monotonic() < self._grace_until
 
-    def took_over(self) -> None:
+    def took_over(self, seconds: float = GRACE_SECONDS) -> None:
         """The steps of processes that are still to connect count as alive for a while."""
-        self._grace_until = time.monotonic() + GRACE_SECONDS
+        self._grace_until = time.monotonic() + seconds
 
     def change(self, process: object, living: Iterable[str], gone: Iterable[str]) -> None:
         """A process said which of its steps began and ended."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget.account.commands import CreateCustomer
 from agentbudget.catalog import Catalog
-from agentbudget.clock import SECOND_US, Clock, SystemClock
+from agentbudget.clock import Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, is_postgres, open_archive, open_journal
+from agentbudget.runtime import ray_open
 from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
 from agentbudget.runtime.holder import Holder
@@ -23,10 +24,11 @@ from agentbudget.runtime.host import Beaten, Host
 from agentbudget.runtime.link import Link, customer_id
 from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.ray_host import RayHost
+from agentbudget.runtime.ray_open import owner_with
 from agentbudget.runtime.read_host import ReadHost
 from agentbudget.runtime.recovery import Recovered
-from agentbudget.runtime.settings import Settings, settings_from
+from agentbudget.runtime.settings import Settings, settings_from, with_settings
 from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
 from agentbudget.runtime.state_folder import spool_base
 from agentbudget.runtime.views import to_us
@@ -76,18 +78,22 @@ class Runtime:
         hold_ttl_seconds: int | None = None,
         lapse_after_seconds: int | None = None,
         on_lapse: str | None = None,
+        owners: int | None = None,
+        owner_lifetime: str | None = None,
     ) -> Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
         ledger: ``sqlite:///budget.db``, ``postgresql+psycopg://user@host/database``, ``memory://`` (the default, unless
         AGENTBUDGET_LEDGER is set), or a journal.
-        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.  host: ``auto`` or ``local``.
+        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.
+        host: ``local``, ``ray``, or ``auto``: Ray where this process is on a cluster or RAY_ADDRESS names one, else local; a
+        memory ledger is always local.
         The rest: :class:`Settings`. Raises ``OwnerUnavailable`` (naming the owner when another process writes),
         ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
         settings = settings_from(
             ledger=ledger if isinstance(ledger, str) else None, host=host, synchronous=synchronous,
             timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds, lapse_after_seconds=lapse_after_seconds,
-            on_lapse=on_lapse,
+            on_lapse=on_lapse, owners=owners, owner_lifetime=owner_lifetime,
         )  # fmt: skip
         clock = clock or SystemClock()
         found = _catalog(settings.catalog if catalog is None else catalog)
@@ -95,13 +101,17 @@ class Runtime:
             archive = open_archive(settings.ledger) if ledger is None or isinstance(ledger, str) else ledger
             return cls(ReadHost(archive, clock), archive, found, clock, settings)
         if isinstance(ledger, str) or ledger is None:
+            if ray_open.is_chosen(settings):
+                settings, on_ray = ray_open.open_host(settings, owner_with(settings))
+                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
             if settings.ledger.startswith("sqlite:"):
+                settings = with_settings(settings, ledger=f"sqlite:///{database_of(settings.ledger)}")  # in handles too
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
             spools = spool_base(settings.ledger) if is_postgres(settings.ledger) else None
             ledger = open_journal(settings.ledger, clock=clock)
         else:
             spools = None
-        local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=_new_owner(settings))
+        local = LocalHost(ledger, clock, timeout_seconds=settings.timeout_seconds, new_owner=owner_with(settings))
         return cls(local, ledger, found, clock, settings, spools=spools)
 
     @property
@@ -144,7 +154,9 @@ class Runtime:
 
     def _as_holder(self, host: Host, spools: str | None) -> Holder:
         """This process as a holder of leases, with a spool where the ledger outlives it."""
-        path = database_of(self.settings.ledger) if isinstance(host, MachineHost) else spools
+        ledger = self.settings.ledger
+        path = ray_open.spool_base(ledger) if isinstance(host, RayHost) else spools
+        path = database_of(ledger) if isinstance(host, MachineHost) else path
         if path is None:
             return Holder(host, self.clock)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))
@@ -181,7 +193,7 @@ class Runtime:
         if self.holder is not None:
             self.holder.close()
         self.host.close()
-        if isinstance(self.host, ReadHost | MachineHost):
+        if isinstance(self.host, ReadHost | MachineHost | RayHost):
             _close_archive(self._archive)
 
     def __enter__(self) -> Self:
@@ -269,12 +281,8 @@ def _machine_host(settings: Settings, clock: Clock) -> MachineHost:
 
     return MachineHost(
         open_store, database_of(settings.ledger), clock, timeout_seconds=settings.timeout_seconds,
-        new_owner=_new_owner(settings),
+        new_owner=owner_with(settings),
     )  # fmt: skip
-
-
-def _new_owner(settings: Settings) -> Callable[..., Owner]:
-    return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
 def _close_archive(archive: Any) -> None:

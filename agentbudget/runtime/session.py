@@ -29,10 +29,9 @@ from agentbudget.runtime import reserving
 from agentbudget.runtime.asking import Ask, Caps, Priced, StepArguments, lease_key
 from agentbudget.runtime.current import SESSION
 from agentbudget.runtime.host import Plan, arun, run
-from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.leases import SessionLeases
 from agentbudget.runtime.link import Link
-from agentbudget.runtime.session_terms import Mode, SessionArguments, Terms, terms_of
+from agentbudget.runtime.session_terms import Mode, SessionArguments, Terms, renamed, terms_of
 from agentbudget.runtime.step import Step
 from agentbudget.runtime.step_entry import StepEntry
 from agentbudget.runtime.views import SessionStatus, status_of
@@ -313,6 +312,10 @@ class Session:
             self.link.holder.start()
         yield from self.link.keep_plan()
         answer = yield from self.link.asked(self._terms.command)
+        if isinstance(answer, Decision) and answer.reason == "session_closed" and not self.is_named:
+            self._terms = renamed(self._terms, again=True)  # of work that is done again, and had come to its end before
+            self.id = self._terms.command.session
+            answer = yield from self.link.asked(self._terms.command)
         if isinstance(answer, Decision):
             self.note_denial(answer)
             raise reserving.refusal(self.on_denied, answer)
@@ -377,7 +380,7 @@ class Session:
             raise InvalidRequest("children of a fan-out have generated ids and one budget_each", "id")
         yield from self.opening()
         terms = terms_of(self.link, {**stated, "budget": budget_each}, parent=self.id, inherited=self._terms)
-        children = [Session(self.link, _renamed(terms), parent=self) for _ in range(n)]
+        children = [Session(self.link, renamed(terms), parent=self) for _ in range(n)]
         command = FanOut(
             self.id, tuple(child._terms.command for child in children), n if at_least is None else at_least
         )
@@ -385,10 +388,6 @@ class Session:
         if isinstance(answer, Decision):
             yield from reserving.deny(self, answer)
         return _opened(children, answer)
-
-
-def _renamed(terms: Terms) -> Terms:
-    return msgspec.structs.replace(terms, command=msgspec.structs.replace(terms.command, session=new_id()))
 
 
 def _opened(children: list[Session], answer: Opened) -> list[Session]:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agentbudget.account.commands import OnDenied, OnShort, OnUnknown, OpenSession
 from agentbudget.amounts import USD, Amount
@@ -16,7 +17,7 @@ from agentbudget.catalog.terms import Breaker
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import InvalidAmount, InvalidRequest
 from agentbudget.runtime.asking import Caps
-from agentbudget.runtime.ids import new_id
+from agentbudget.runtime.ids import id_for, new_id
 from agentbudget.runtime.link import Link
 
 Mode: TypeAlias = Literal["leased", "strict"]
@@ -88,7 +89,7 @@ def terms_of(
     named, budget = stated.get("id"), stated.get("budget")
     nano = None if budget is None else link.nano(budget)
     command = OpenSession(
-        session=new_id() if named is None else _session_id(named),
+        session=id_for("session", link.customer, parent, stated) if named is None else _session_id(named),
         parent=parent,
         budget=nano,
         wind_down=_kept_back(stated.get("wind_down"), nano),
@@ -104,6 +105,12 @@ def terms_of(
     on_short = stated.get("on_short") or (inherited.on_short if inherited else "deny")
     mode = stated.get("mode") or (inherited.mode if inherited else "leased")
     return Terms(command, named is not None, on_short, _caps(stated, inherited.caps if inherited else Caps()), mode)
+
+
+def renamed(terms: Terms, *, again: bool = False) -> Terms:
+    """The same for another session. ``again``: the id was of one that is over, so that the next is new in any case."""
+    name = new_id() if again else id_for("session", terms)
+    return replace(terms, command=replace(terms.command, session=name))
 
 
 def _caps(stated: SessionArguments, known: Caps) -> Caps:

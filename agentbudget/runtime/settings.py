@@ -13,15 +13,17 @@ import msgspec
 from msgspec import Struct
 
 from agentbudget.errors import InvalidRequest
+from agentbudget.ledger.shards import SHARDS
 
 LEDGER_VARIABLE: Final = "AGENTBUDGET_LEDGER"
 CATALOG_VARIABLE: Final = "AGENTBUDGET_CATALOG"
 SYNCHRONOUS_VARIABLE: Final = "AGENTBUDGET_SYNCHRONOUS"
 
-HostChoice: TypeAlias = Literal["auto", "local"]
+HostChoice: TypeAlias = Literal["auto", "local", "ray"]
+OwnerLifetime: TypeAlias = Literal["detached", "driver"]
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 OnLapse: TypeAlias = Literal["charge", "release"]
-_HOSTS: Final = ("auto", "local")
+_HOSTS: Final = get_args(HostChoice)
 _SYNCHRONOUS: Final = ("FULL", "NORMAL")
 
 
@@ -32,7 +34,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     timeout_seconds: how long a caller waits for the owner.  hold_ttl_seconds: how long a hold outlives its silent
     holder.  lapse_after_seconds: how long what a silent process has leased and not reported waits for its spool;
-    on_lapse: then it is booked in full as ``unknown`` (charge; a late spool corrects it), or given back (release)."""
+    on_lapse: then it is booked in full as ``unknown`` (charge; a late spool corrects it), or given back (release).
+
+    On Ray: owners: actors that share the customers of a database (None: by the cluster's cores).  owner_lifetime: they outlive
+    the program (detached), or end with the process that made them (driver)."""
 
     ledger: str = "memory://"
     catalog: str | None = None
@@ -42,6 +47,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     hold_ttl_seconds: int = 60
     lapse_after_seconds: int = 86_400
     on_lapse: OnLapse = "charge"
+    owners: int | None = None
+    owner_lifetime: OwnerLifetime = "detached"
 
     def __post_init__(self) -> None:
         if self.host not in _HOSTS:
@@ -58,6 +65,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             )
         if self.on_lapse not in get_args(OnLapse):
             raise InvalidRequest(f"{self.on_lapse!r} is neither charge nor release", "on_lapse")
+        if self.owners is not None and (type(self.owners) is not int or not 1 <= self.owners <= SHARDS):
+            raise InvalidRequest(f"{self.owners!r} is not between 1 and {SHARDS}", "owners")
+        if self.owner_lifetime not in get_args(OwnerLifetime):
+            raise InvalidRequest(f"{self.owner_lifetime!r} is neither detached nor driver", "owner_lifetime")
 
 
 def settings_from(environ: Mapping[str, str] = os.environ, **stated: object) -> Settings:

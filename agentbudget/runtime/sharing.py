@@ -13,6 +13,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.ledger.sqlite import SqliteFile
 from agentbudget.runtime.host import Host
 from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.recovery import Recovered, recover
 from agentbudget.runtime.spool import Spool
 
@@ -60,7 +61,7 @@ class Recovery:
 
     def run_as_owner(self) -> None:
         """Look once, in the process that owns the ledger."""
-        if not isinstance(self._host, MachineHost) or self._host.is_owner:  # of a local host the owner is always here
+        if not isinstance(self._host, MachineHost | RayHost) or self._host.is_owner:  # a local host's is always here
             self.run()
 
     def _say(self, done: Recovered) -> None:

@@ -35,5 +35,6 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "postgres": _of("postgres", "many_rows"),
     "postgres-commit": _of("postgres", "one_row"),
     "import": _of("imports", "import_time"),
+    "ray": _of("on_ray", "on_ray"),
     "race": _of("race", "steps_past_the_budget"),
 }

@@ -13,9 +13,13 @@ from tests.hosts.places import KINDS, Place
 from tests.sockets.support import START
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=[kind if kind != "ray" else pytest.param(kind, marks=pytest.mark.xdist_group("ray")) for kind in KINDS]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty ledger behind each kind of host."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
     levers = Levers(tmp_path)
     with ExitStack() as stack:
         stack.callback(levers.close)

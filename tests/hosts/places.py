@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from agentbudget.ledger.store import Store, open_archive, open_journal
 from agentbudget.runtime.host import Host
 from agentbudget.runtime.local_host import LocalHost
 from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.ray_host import RayHost
 from agentbudget.testing import MemoryJournal
 from tests.hosts.levers import Levered, Levers
 from tests.sockets.support import Child
@@ -95,10 +99,37 @@ def url_in(folder: Path) -> str:
     return f"sqlite:///{folder}/budget.db"
 
 
+def on_ray(folder: Path, stack: ExitStack, levers: Levers) -> Place:
+    """One actor serves all tests of this process, a ledger after the other: starting one takes a second."""
+    from agentbudget.runtime.ray_cluster import Post, Seat, node_here
+
+    here = folder.parent / "ray-ledger"
+    here.write_text(str(folder))
+    post = Post(
+        sha256(str(here).encode()).hexdigest()[:12], partial(levered_sqlite, str(here)), Owner, node=node_here()
+    )
+
+    def another() -> RayHost:
+        host = RayHost(post)
+        stack.callback(host.close)
+        return host
+
+    stack.callback(Seat("owner-0", post).ask, "leave")
+    return Place(another(), levers, lambda: open_archive(url_in(folder)), another)
+
+
+def levered_sqlite(where: str) -> Store:
+    """As the owner's actor opens it, wherever it runs. ``where``: a file with the path of the ledger's folder."""
+    folder = Path(Path(where).read_text())
+    store: Store = levered(open_journal(url_in(folder)), folder)
+    return store
+
+
 KINDS: dict[str, Kind] = {
     "local-memory": local_memory,
     "local-sqlite": local_sqlite,
     "machine-owner": machine_owner,
     "machine-client": machine_client,
+    "ray": on_ray,
 }
 """Every host there is, by name."""

@@ -32,7 +32,7 @@ PROMISED = {
     "Runtime", "Usage", "Credits", "USD", "Breaker", "Scope", "Catalog", "Decision", "Session", "SessionHandle", "Step",
     "AgentBudgetError", "BudgetDenied", "BudgetAbort", "KeyConflict", "HoldResolved", "OwnerUnavailable",
     "LedgerCorrupt", "CatalogError", "InvalidAmount", "InvalidRequest", "find_denied",
-    "session", "current_session", "current_step", "carry", "__version__",
+    "session", "current_session", "current_step", "carry", "budgeted", "__version__",
 }  # fmt: skip
 
 

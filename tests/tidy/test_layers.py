@@ -56,7 +56,7 @@ def test_a_tree_without_imports_keeps_every_contract(empty_tree: Path) -> None:
         ("account/wallet", "def f():\n    import agentbudget.runtime", "Imports point towards values"),
         ("errors", "from agentbudget.catalog import x", "Imports point towards values"),
         ("runtime/owner", "import agentbudget.billing", "Imports point towards values"),
-        ("runtime/owner", "import ray", "Only runtime/ray_host.py imports ray"),
+        ("runtime/owner", "import ray", "Only runtime/ray_cluster.py imports ray"),
         ("runtime/owner", "from sqlalchemy import text", "Only the ledger's tables"),
         ("catalog/load", "from sqlmodel import Field", "Only the ledger's tables"),
         ("runtime/owner", "import langchain_core", "No agent framework"),
@@ -75,7 +75,7 @@ def test_a_planted_import_breaks_its_contract(empty_tree: Path, module: str, cod
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("runtime/ray_host", "import ray"),
+        ("runtime/ray_cluster", "import ray"),
         ("ledger/tables", "from sqlmodel import Field"),
         ("ledger/sql", "from sqlalchemy import text"),
         ("ledger/migrations/env", "from alembic import context"),

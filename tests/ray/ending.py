@@ -1,0 +1,36 @@
+"""Owners of a test's ledger: their processes, and their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from agentbudget.runtime.ray_cluster import Post, Seat, names
+from agentbudget.runtime.ray_open import ledger_id
+
+
+def seat_of(ledger: str, name: str = "owner-0") -> Seat:
+    """To talk to an owner that is there."""
+    return Seat(name, Post(ledger_id(ledger), _nothing, _nothing, may_make=False))  # type: ignore[arg-type]
+
+
+def end_owners(ledger: str) -> None:
+    for name in names(ledger_id(ledger)):
+        seat_of(ledger, name).kill()
+
+
+def pid_of(ledger: str, name: str = "owner-0") -> int:
+    status: dict[str, Any] = seat_of(ledger, name).ask("status")
+    return int(status["pid"])
+
+
+def kill_owner(ledger: str, name: str = "owner-0") -> int:
+    """As the system does it when it is out of memory; its process then."""
+    pid = pid_of(ledger, name)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def _nothing() -> None:
+    """An owner is never made from this."""

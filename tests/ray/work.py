@@ -1,0 +1,139 @@
+"""What the workers of these tests do, in functions that every process can import."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import agentbudget
+from agentbudget import BudgetAbort, BudgetDenied, Credits, OwnerUnavailable, Session, SessionHandle, current_session
+
+
+def spend(session: Session, nano: int, times: int = 1) -> int:
+    """Steps that cost what they hold."""
+    for _ in range(times):
+        session.reserve("tool", name="search", amount=Credits.of_nano(nano), dispatched=True).settle()
+    return nano * times
+
+
+def spend_in(handle: SessionHandle, nano: int, times: int = 1) -> int:
+    with handle.join() as session:
+        assert current_session() is session
+        return spend(session, nano, times)
+
+
+def drain(handle: SessionHandle, most: int, seed: int) -> int:
+    """Spend steps of random sizes until not even a nanocredit is left; what was spent."""
+    chance, size, spent = random.Random(seed), most, 0
+    with handle.join() as session:
+        while True:
+            nano = max(1, int(size ** chance.random()))
+            try:
+                spent += spend(session, nano)
+            except BudgetDenied:
+                if nano == 1:
+                    return spent
+                size = max(1, nano // 1_000)
+            except OwnerUnavailable:
+                continue  # the next owner is on its way
+
+
+def die_in_the_middle(handle: SessionHandle, folder: str) -> int:
+    """Settle some steps, leave one open, and be killed; the second time do without that."""
+    with handle.join() as session:
+        spent = spend(session, 10, 5)
+        step = session.reserve("tool", name="search", amount=Credits.of_nano(7), dispatched=True)
+        if _is_first_time(folder):
+            os.kill(os.getpid(), signal.SIGKILL)
+        step.settle()
+        return spent + 7
+
+
+def _is_first_time(folder: str) -> bool:
+    path = Path(folder) / "was-here"
+    first = not path.exists()
+    path.touch()
+    return first
+
+
+def who(handle: SessionHandle) -> tuple[str, str]:
+    """The session and trace of a worker."""
+    with handle.join() as session:
+        return session.id, session.link.host.owner
+
+
+def open_relative(url: str) -> str:
+    return agentbudget.Runtime.open(url).settings.ledger
+
+
+@agentbudget.budgeted
+def greedy(session: Session) -> None:
+    spend(session, 10**12)
+
+
+@agentbudget.budgeted(on_denied="abort")
+def greedy_in_a_child(session: Session) -> None:
+    try:
+        spend(session, 10**12)
+    except BudgetAbort:
+        raise
+
+
+@agentbudget.budgeted(budget=Credits.of_nano(100))
+def research(session: Session, nano: int, times: int = 1) -> tuple[str, str | None, int]:
+    """Its own child session; the id of it and of its parent."""
+    assert current_session() is session
+    return session.id, session.parent and session.parent.id, spend(session, nano, times)
+
+
+@agentbudget.budgeted(budget=Credits.of_nano(100))
+def research_that_dies(session: Session, folder: str) -> tuple[str, int]:
+    """Killed after a step the first time."""
+    spend(session, 10)
+    if _is_first_time(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    remaining: Any = session.status().remaining
+    return session.id, remaining.nano
+
+
+@agentbudget.budgeted(budget=Credits.of_nano(100))
+async def research_async(topic: str, *, session: Session) -> tuple[str, str]:
+    async with session.step("tool", name="search", amount=Credits.of_nano(10)):
+        current = current_session()
+    return topic, "" if current is None else current.id
+
+
+@agentbudget.budgeted
+def grant_twice_and_die(session: Session, folder: str) -> list[str]:
+    """Two grants that state no key; killed after them the first time."""
+    runtime = agentbudget.Runtime.open(session.link.ledger)
+    wallet = runtime.customer(session.link.customer).wallet
+    grants = [wallet.grant(5).id, wallet.grant(5).id]
+    if _is_first_time(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return grants
+
+
+@agentbudget.budgeted(budget=Credits.of_nano(100))
+class Researcher:
+    """An actor with a budget for its life."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.name, self.session = name, session
+
+    def ask(self, nano: int) -> tuple[str, int]:
+        session = current_session()
+        assert session is self.session
+        return session.id, spend(session, nano)
+
+    async def think(self, nano: int) -> int:
+        session = current_session()
+        assert session is self.session
+        async with session.step("tool", name="search", amount=Credits.of_nano(nano)):
+            return nano
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
