@@ -15,7 +15,7 @@ PROMISED = {
     "customer list", "wallet grant", "wallet balance", "wallet void", "wallet statement", "entity put", "entity list",
     "limit set", "limit list", "limit remove", "session list", "session show", "ledger verify", "ledger export",
     "ledger import", "ledger reconcile", "ledger recover", "session pause", "session resume", "session fund", "session close",
-    "customer pause", "customer resume",
+    "customer pause", "customer resume", "ledger migrate", "ledger move",
 }  # fmt: skip
 
 
