@@ -28,6 +28,23 @@ def scale() -> Scale:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this test run (of this worker of it), started for the first test that asks."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """A database with an empty ledger; tests work on copies of it."""
+    from agentbudget.ledger import open_journal
+
+    name = postgres.new_database()
+    open_journal(postgres.url(name)).close()
+    return name
+
+
+@pytest.fixture(scope="session")
 def ray_address(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
     """The address of the run's Ray cluster: one for all workers."""
     pytest.importorskip("ray")
@@ -46,20 +63,3 @@ def ray_cluster(ray_address: str) -> Iterator[str]:
     ray.init(address=ray_address, log_to_driver=False, configure_logging=False, namespace="tests")
     yield ray_address
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL of this test run (of this worker of it), started for the first test that asks."""
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres: PostgresServer) -> str:
-    """A database with an empty ledger; tests work on copies of it."""
-    from agentbudget.ledger import open_journal
-
-    name = postgres.new_database()
-    open_journal(postgres.url(name)).close()
-    return name

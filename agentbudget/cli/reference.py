@@ -20,7 +20,8 @@ document on standard output, with stable keys, amounts as decimal strings of cre
 is one line on standard error, or with `--json` one document `{"error": {"type", "message", "exit_code", ...}}`. Every
 command runs beside whatever else has the ledger open: reading ones look at the file, writing ones ask the process that owns it
 (or own it themselves while they run), and what they change counts at once for sessions that run in other processes. When
-nobody who can be reached owns it, a writing command ends with exit code 3 and names who has it.
+nobody who can be reached owns it, a writing command ends with exit code 3 and names who has it; so it is with a ledger on
+PostgreSQL that another process owns.
 """
 
 

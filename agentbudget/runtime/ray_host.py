@@ -62,10 +62,10 @@ class RayHost:
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
     def late(self, seconds: float) -> OwnerUnavailable:
-        """What to raise when no answer came for so long."""
-        line = next((line for line in self._lines.used() if line.why is not None), self._lines.home)
-        late = _late(line, seconds)
-        return OwnerUnavailable(late.what, self.owner, late.advice)
+        """For whoever waited for a lease: of the owners that do not answer, the first."""
+        lines = self._lines.used()
+        silent = next((line for line in lines if line.why is not None), lines[0] if lines else None)
+        return no_answer_within(seconds) if silent is None else _late(silent, seconds)
 
     @property
     def is_owner(self) -> bool:

@@ -4,7 +4,6 @@ what belongs to the ledger."""
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.util
 import logging
 import os
@@ -26,6 +25,7 @@ from agentbudget.runtime import state_folder
 from agentbudget.runtime.owner import Owner
 from agentbudget.runtime.ray_host import RayHost
 from agentbudget.runtime.settings import Settings, with_settings
+from agentbudget.runtime.state_folder import ledger_id
 
 if TYPE_CHECKING:
     from agentbudget.runtime.ray_cluster import Post
@@ -150,11 +150,6 @@ def post_of(settings: Settings, new_owner: Callable[..., Owner]) -> Post:
     )
 
 
-def ledger_id(url: str) -> str:
-    """A name for a ledger that says nothing of where it is, nor of who may open it."""
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
 def _is_file(url: str) -> bool:
     return url.startswith("sqlite:")
 
@@ -179,7 +174,7 @@ def _everywhere(url: str) -> str:
 
 
 def spool_base(url: str) -> str:
-    """The path beside which this machine's processes keep their spools: the ledger's file where it is here, else a file that
+    """The path beside which this machine's processes keep their spools: the ledger's file where it is here, else the one that
     stands for it."""
     if _is_file(url) and os.path.exists(path := SqliteFile.of_url(url).path):
         return path

@@ -1,5 +1,5 @@
-"""The messages between a process and an owner that is a Ray actor: those of the socket (``wire.py``) in an envelope, since
-there is no connection that would say who speaks, and that it has ended.
+"""The messages between a process and an owner that is a Ray actor: those of the socket (``wire.py``) in an envelope,
+since there is no connection that would say who speaks, and that it has ended.
 
 Bytes of msgpack, decoded by type: what travels is the same whatever a program defines in its ``__main__``, and errors arrive
 as themselves. The version comes first and keeps its place, so that two processes that differ can say so.

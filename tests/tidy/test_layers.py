@@ -57,6 +57,7 @@ def test_a_tree_without_imports_keeps_every_contract(empty_tree: Path) -> None:
         ("errors", "from agentbudget.catalog import x", "Imports point towards values"),
         ("runtime/owner", "import agentbudget.billing", "Imports point towards values"),
         ("runtime/owner", "import ray", "Only runtime/ray_cluster.py imports ray"),
+        ("ledger/sql", "import psycopg", "Only ledger/postgres imports psycopg"),
         ("runtime/owner", "from sqlalchemy import text", "Only the ledger's tables"),
         ("catalog/load", "from sqlmodel import Field", "Only the ledger's tables"),
         ("runtime/owner", "import langchain_core", "No agent framework"),
