@@ -10,7 +10,7 @@ import pytest
 
 from agentbudget import Credits, Runtime
 from agentbudget.ledger.shards import shard_of
-from agentbudget.runtime.ray_owners import Owners
+from agentbudget.runtime.on_ray.owners import Owners
 from tests.leases.spending import CATALOG, is_sound
 from tests.ray import work
 from tests.ray.ending import end_owners

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from agentbudget.account.commands import LEASE_PREFIX, Command, Renew
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
-from agentbudget.runtime import holder as holder_module
-from agentbudget.runtime import leases as leases_module
-from agentbudget.runtime.holder import Holder
 from agentbudget.runtime.host import Beat, Beaten
-from agentbudget.runtime.leases import SessionLeases
+from agentbudget.runtime.leases import holder as holder_module
+from agentbudget.runtime.leases import session_leases as leases_module
+from agentbudget.runtime.leases.holder import Holder
+from agentbudget.runtime.leases.session_leases import SessionLeases
 from tests.sim.clockwork import Clockwork
 from tests.sim.network import Call
 from tests.sim.owning import CUSTOMER
@@ -167,6 +167,8 @@ class Process:
 
     def on_nudge(self, callback: Callable[[], None]) -> None:
         """Nobody nudges here: beats are soon enough."""
+
+    is_owner = False
 
     @property
     def owner(self) -> str:

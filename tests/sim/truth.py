@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentbudget.account.commands import Renew
 from agentbudget.account.decision import Renewed
-from agentbudget.runtime.lease import HOLDER_TTL_US, MARGIN_US, Lease, OpenStep
+from agentbudget.runtime.leases.lease import HOLDER_TTL_US, MARGIN_US, Lease, OpenStep
 from tests.sim.audit import Audit, Held
 from tests.sim.broken import must
 

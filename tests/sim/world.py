@@ -11,7 +11,7 @@ from agentbudget.account.decision import BalanceView, Held, Opened, Renewed, Set
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OutOfOrder
 from agentbudget.ledger.chain import verify
-from agentbudget.runtime.folding import account_of
+from agentbudget.runtime.owner.folding import account_of
 from tests.sim.administration import Administrator
 from tests.sim.agents import KEYS, Agent
 from tests.sim.audit import Audit
