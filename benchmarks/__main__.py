@@ -1,4 +1,5 @@
-"""``python -m benchmarks speed`` runs the rows and prints the table; ``python -m benchmarks table`` prints what is recorded."""
+"""``python -m benchmarks speed`` runs the rows and prints the table; ``table`` prints what is recorded; ``scale``
+simulates fleets from it."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ import sys
 from pathlib import Path
 
 from benchmarks import record
+from benchmarks.scale.constants import measured
+from benchmarks.scale.report import report
 from benchmarks.speed import ROWS
 from benchmarks.speed.measure import FULL, QUICK, Row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "speed.json"
 README = HERE / "README.md"
+SCALE = HERE.parent / "docs" / "scale.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "table":
         text = record.table(record.load(options.results))
         record.put_table(README, text) if options.write else print(text)
+        return 0
+    if options.command == "scale":
+        text = report(measured(record.load(options.results)), seconds=options.seconds)
+        record.put_table(SCALE, text) if options.write else print(text)
         return 0
     rows = [_run(name, quick=options.quick, results=options.results) for name in options.row or ROWS]
     print(json.dumps([record.as_data(row) for row in rows], indent=1) if options.json else record.report(rows))
@@ -45,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
     table = commands.add_parser("table", help="print the recorded table")
     table.add_argument("--write", action="store_true", help="put it into README.md")
-    for command in (speed, table):
+    scale = commands.add_parser("scale", help="simulate what owners carry and what fleets need")
+    scale.add_argument("--write", action="store_true", help="put it into docs/scale.md")
+    scale.add_argument("--seconds", type=float, default=2, help="of virtual time that are watched")
+    for command in (speed, table, scale):
         command.add_argument("--results", type=Path, default=RESULTS, help="where figures are recorded")
     return parser
 
