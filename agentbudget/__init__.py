@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     )
     from agentbudget.runtime.budgeted import budgeted
     from agentbudget.runtime.carriers import SessionHandle, carry
-    from agentbudget.runtime.current import current_session, current_step
     from agentbudget.runtime.default import session
     from agentbudget.runtime.runtime import Runtime
     from agentbudget.runtime.session import Session
-    from agentbudget.runtime.step import Step
+    from agentbudget.runtime.steps.current import current_session, current_step
+    from agentbudget.runtime.steps.step import Step
 
 __version__ = "0.1.0"
 
@@ -90,11 +90,11 @@ _NAMES_OF = {
     ),
     "runtime.budgeted": ("budgeted",),
     "runtime.carriers": ("SessionHandle", "carry"),
-    "runtime.current": ("current_session", "current_step"),
+    "runtime.steps.current": ("current_session", "current_step"),
     "runtime.default": ("session",),
     "runtime.runtime": ("Runtime",),
     "runtime.session": ("Session",),
-    "runtime.step": ("Step",),
+    "runtime.steps.step": ("Step",),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _NAMES_OF.items() for name in names}
 

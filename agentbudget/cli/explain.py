@@ -68,8 +68,8 @@ def _in_session(customer: Customer, session: str, what: dict[str, Any]) -> Decis
     """The same judge, asked for a step of an open session: its budget and its entities count."""
     from agentbudget.account.commands import Explain
     from agentbudget.catalog import UnknownPrice
-    from agentbudget.runtime import reserving
-    from agentbudget.runtime.asking import Ask, Caps, hold_of
+    from agentbudget.runtime.steps import reserving
+    from agentbudget.runtime.steps.asking import Ask, Caps, hold_of
 
     status, ask = customer.sessions.get(session), Ask(**what)
     try:

@@ -179,7 +179,7 @@ class Fleet:
 
     def _look(self, reader: Any) -> None:
         """Read the wallet from the file, and see which dead processes have been replayed."""
-        from agentbudget.runtime.sharing import database_of, spool_folder
+        from agentbudget.runtime.machine.sharing import database_of, spool_folder
 
         acme = reader.customer(CUSTOMER)
         dead = {life.last.holder for life in self._lives if life.is_killed}

@@ -20,10 +20,10 @@ from agentbudget.errors import BudgetDenied, OwnerUnavailable
 
 if TYPE_CHECKING:
     from agentbudget.runtime.carriers import SessionHandle
-    from agentbudget.runtime.machine_host import MachineHost
+    from agentbudget.runtime.machine.host import MachineHost
     from agentbudget.runtime.runtime import Runtime
     from agentbudget.runtime.session import Session
-    from agentbudget.runtime.step import Step
+    from agentbudget.runtime.steps.step import Step
 
 SUB_AGENTS: Final = 3
 REPORT_SECONDS: Final = 0.2

@@ -10,7 +10,7 @@ from agentbudget.cli.answer import Answer, answers
 from agentbudget.cli.options import JsonOption, LedgerOption, ledger_url
 
 if TYPE_CHECKING:
-    from agentbudget.runtime.ray_owners import Owners
+    from agentbudget.runtime.on_ray.owners import Owners
 
 app = typer.Typer(
     name="owners", help="Owners on Ray: status, move, drain. The cluster is the one that RAY_ADDRESS names."
@@ -68,7 +68,7 @@ def drain(
 
 
 def _owners(ledger: str | None) -> Owners:
-    from agentbudget.runtime.ray_owners import Owners
+    from agentbudget.runtime.on_ray.owners import Owners
     from agentbudget.runtime.settings import settings_from
 
     return Owners.of(settings_from(ledger=ledger_url(ledger)))

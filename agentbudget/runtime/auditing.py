@@ -8,7 +8,7 @@ from agentbudget.account.account import SNAPSHOT_FORMAT, Account
 from agentbudget.ledger.audit import Difference, State, reconcile
 from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Archive, DenialNote, Loaded, Snapshot
-from agentbudget.runtime.folding import account_of
+from agentbudget.runtime.owner.folding import account_of
 
 
 class _OneCustomer:

@@ -18,10 +18,10 @@ from typing import Any, Final, TypeVar, Unpack, overload
 
 from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.carriers import SessionHandle, session_here
-from agentbudget.runtime.current import SESSION, require_session
 from agentbudget.runtime.ids import EXECUTION, Execution
 from agentbudget.runtime.session import Session
 from agentbudget.runtime.session_terms import SessionArguments
+from agentbudget.runtime.steps.current import SESSION, require_session
 from agentbudget.runtime.trace import in_trace
 
 W = TypeVar("W", bound=Callable[..., Any])

@@ -20,11 +20,11 @@ from msgspec import Struct
 from agentbudget.account.commands import OnShort
 from agentbudget.catalog import Catalog
 from agentbudget.errors import InvalidRequest
-from agentbudget.runtime.asking import Caps
-from agentbudget.runtime.current import SESSION
-from agentbudget.runtime.ray_host import RayHost
+from agentbudget.runtime.on_ray.host import RayHost
 from agentbudget.runtime.session_terms import Mode
 from agentbudget.runtime.settings import HostChoice
+from agentbudget.runtime.steps.asking import Caps
+from agentbudget.runtime.steps.current import SESSION
 from agentbudget.runtime.trace import in_trace, trace_here
 
 if TYPE_CHECKING:

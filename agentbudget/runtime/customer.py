@@ -30,14 +30,14 @@ from agentbudget.catalog.terms import LimitMode, Scope, Window
 from agentbudget.errors import InvalidRequest
 from agentbudget.ledger.chain import Anchor, VerifyReport
 from agentbudget.ledger.journal import Archive, DenialNote
-from agentbudget.runtime import reserving
-from agentbudget.runtime.asking import Ask, Caps, StepArguments, hold_of
 from agentbudget.runtime.host import run
 from agentbudget.runtime.ids import new_id
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.session import Session
 from agentbudget.runtime.session_terms import SessionArguments, terms_of
 from agentbudget.runtime.statement import StatementLine, lines_of
+from agentbudget.runtime.steps import reserving
+from agentbudget.runtime.steps.asking import Ask, Caps, StepArguments, hold_of
 from agentbudget.runtime.views import (
     Balance,
     Grant,

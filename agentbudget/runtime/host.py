@@ -70,6 +70,11 @@ class Host(Protocol):
         """Who owns the ledger now, for people; empty while nobody does."""
         ...
 
+    @property
+    def is_owner(self) -> bool:
+        """Whether this process looks after what dead ones of the machine left: one of them does, where it can the owner."""
+        ...
+
     def late(self, seconds: float) -> OwnerUnavailable:
         """What to raise when no answer came for so long: it names the owner, or says why there is none."""
         ...

@@ -22,11 +22,11 @@ from agentbudget.amounts import USD, Amount, to_nano
 from agentbudget.catalog import Catalog
 from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import InvalidRequest, KeyConflict
-from agentbudget.runtime.asking import Stated
 from agentbudget.runtime.host import Host, Pause, Plan, run
+from agentbudget.runtime.steps.asking import Stated
 
 if TYPE_CHECKING:
-    from agentbudget.runtime.holder import Holder
+    from agentbudget.runtime.leases.holder import Holder
 
 Where: TypeAlias = Literal["customer", "balance", "grants", "entities", "limits", "sessions", "session", "holds"]
 

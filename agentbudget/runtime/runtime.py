@@ -16,21 +16,21 @@ from agentbudget.clock import Clock, SystemClock
 from agentbudget.ledger.chain import Anchor, LedgerReport
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, is_postgres, open_archive, open_journal
-from agentbudget.runtime import ray_open
 from agentbudget.runtime.carriers import register
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.holder import Holder
 from agentbudget.runtime.host import Beaten, Host
+from agentbudget.runtime.leases.holder import Holder
 from agentbudget.runtime.link import Link, customer_id
-from agentbudget.runtime.local_host import LocalHost
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.ray_host import RayHost
-from agentbudget.runtime.ray_open import owner_with
-from agentbudget.runtime.read_host import ReadHost
-from agentbudget.runtime.recovery import Recovered
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.machine.sharing import Recovery, catalog_of, database_of, document_of, open_spool
+from agentbudget.runtime.on_ray import opening as ray_open
+from agentbudget.runtime.on_ray.host import RayHost
+from agentbudget.runtime.on_ray.opening import owner_with
+from agentbudget.runtime.owner.local_host import LocalHost
+from agentbudget.runtime.owner.read_host import ReadHost
 from agentbudget.runtime.settings import Settings, settings_from, with_settings
-from agentbudget.runtime.sharing import Recovery, catalog_of, database_of, document_of, open_spool
-from agentbudget.runtime.state_folder import spool_base
+from agentbudget.runtime.spool.recovery import Recovered
+from agentbudget.runtime.spool.state_folder import spool_base
 from agentbudget.runtime.views import to_us
 
 if TYPE_CHECKING:

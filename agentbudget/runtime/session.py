@@ -25,15 +25,15 @@ from agentbudget.account.decision import Decision, Opened, SessionView
 from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
-from agentbudget.runtime import reserving
-from agentbudget.runtime.asking import Ask, Caps, Priced, StepArguments, lease_key
-from agentbudget.runtime.current import SESSION
 from agentbudget.runtime.host import Plan, arun, run
-from agentbudget.runtime.leases import SessionLeases
+from agentbudget.runtime.leases.session_leases import SessionLeases
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.session_terms import Mode, SessionArguments, Terms, renamed, terms_of
-from agentbudget.runtime.step import Step
-from agentbudget.runtime.step_entry import StepEntry
+from agentbudget.runtime.steps import reserving
+from agentbudget.runtime.steps.asking import Ask, Caps, Priced, StepArguments, lease_key
+from agentbudget.runtime.steps.current import SESSION
+from agentbudget.runtime.steps.entry import StepEntry
+from agentbudget.runtime.steps.step import Step
 from agentbudget.runtime.views import SessionStatus, status_of
 
 if TYPE_CHECKING:

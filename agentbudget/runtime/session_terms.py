@@ -16,9 +16,9 @@ from agentbudget.catalog.estimate import Estimator
 from agentbudget.catalog.terms import Breaker
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import InvalidAmount, InvalidRequest
-from agentbudget.runtime.asking import Caps
 from agentbudget.runtime.ids import id_for, new_id
 from agentbudget.runtime.link import Link
+from agentbudget.runtime.steps.asking import Caps
 
 Mode: TypeAlias = Literal["leased", "strict"]
 MAX_CAP: Final = 10_000_000

@@ -1,7 +1,7 @@
 """One owner, and processes whose leases ask it for more: events in virtual time, no clock and no chance of its own.
 
 A lease burns steps at its pace. It sends a message when little is left (for four round trips and one step), when 512 reports
-wait, or when a second has passed, and asks for as many steps as lasted half a second to eight seconds (``runtime/lease.py``).
+wait, or when a second has passed, and asks for as many steps as lasted half a second to eight seconds (``leases/lease.py``).
 A process has one call under way; what comes up meanwhile leaves with the next. The owner takes all calls that wait as one
 batch. A lease whose steps run out before its answer stands still: that time is counted. A lease that is idle for two seconds is
 given back, so a slow one (a step each some seconds) says three things a step: it asks, reports, and closes.
@@ -16,8 +16,8 @@ from random import Random
 from msgspec import Struct
 
 from agentbudget.clock import SECOND_US
-from agentbudget.runtime.lease import FEWEST, LONG_US, MAX_REPORTS, MOST, SHORT_US
-from agentbudget.runtime.upkeep import IDLE_US
+from agentbudget.runtime.leases.lease import FEWEST, LONG_US, MAX_REPORTS, MOST, SHORT_US
+from agentbudget.runtime.leases.upkeep import IDLE_US
 from benchmarks.scale.constants import Constants
 
 

@@ -15,7 +15,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from agentbudget import Catalog, Runtime
 from agentbudget.clock import SystemClock
-from agentbudget.runtime.local_host import LocalHost
+from agentbudget.runtime.owner.local_host import LocalHost
 from agentbudget.runtime.settings import Settings
 from agentbudget.testing import MemoryJournal
 from benchmarks.speed.measure import Effort, Row, count, elapsed_us, figures

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentbudget import Runtime
-from agentbudget.runtime import ray_open, ray_wire, wire
 from agentbudget.runtime.host import Host
-from agentbudget.runtime.ray_owners import Owners
-from agentbudget.runtime.wire_answers import to_send
+from agentbudget.runtime.machine import wire
+from agentbudget.runtime.machine.answers import to_send
+from agentbudget.runtime.on_ray import opening as ray_open
+from agentbudget.runtime.on_ray import wire as ray_wire
+from agentbudget.runtime.on_ray.owners import Owners
 from benchmarks.speed.leased import fixed_pair, furnished, opened
 from benchmarks.speed.measure import Effort, Row, figure, figures, taking_turns
 from benchmarks.speed.owner import CATALOG, CREATION, hold, ledgers, settle

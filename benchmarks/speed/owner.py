@@ -17,8 +17,8 @@ from agentbudget.clock import SystemClock
 from agentbudget.ledger import statements
 from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.sql import SqlJournal
-from agentbudget.runtime.local_host import LocalHost
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.local_host import LocalHost
+from agentbudget.runtime.owner.owner import Owner
 from benchmarks.speed.measure import Effort, Row, figure, figures, taking_turns
 
 CATALOG: Final = Catalog.loads('[plans.prepaid]\nwallet = "prepaid"', source="benchmark")

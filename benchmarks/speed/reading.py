@@ -21,7 +21,7 @@ from agentbudget.ledger.entry import Sealed, decode, genesis, seal
 from agentbudget.ledger.fold import verify_and_fold
 from agentbudget.ledger.journal import Batch, Snapshot
 from agentbudget.ledger.sql import SqlJournal
-from agentbudget.runtime.owner import IDLE_SECONDS, SNAPSHOT_EVERY, Owner
+from agentbudget.runtime.owner.owner import IDLE_SECONDS, SNAPSHOT_EVERY, Owner
 from agentbudget.testing import ManualClock
 from benchmarks.record import ROOT
 from benchmarks.speed.measure import Effort, Row, count, elapsed_us, figure

@@ -13,8 +13,8 @@ from agentbudget.account.decision import Renewed
 from agentbudget.clock import SystemClock
 from agentbudget.ledger.memory import MemoryJournal
 from agentbudget.ledger.sql import SqlJournal
-from agentbudget.runtime.lease import Key, Lease
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.leases.lease import Key, Lease
+from agentbudget.runtime.owner.owner import Owner
 from benchmarks.speed.measure import Effort, Row, figure
 from benchmarks.speed.owner import CREATION, ledgers
 

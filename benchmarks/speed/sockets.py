@@ -16,11 +16,11 @@ from agentbudget.account.commands import Command
 from agentbudget.clock import SystemClock
 from agentbudget.ledger import open_journal
 from agentbudget.ledger.sql import SqlJournal
-from agentbudget.runtime import wire
 from agentbudget.runtime.host import Host
-from agentbudget.runtime.local_host import LocalHost
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.wire_answers import to_send
+from agentbudget.runtime.machine import wire
+from agentbudget.runtime.machine.answers import to_send
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.owner.local_host import LocalHost
 from benchmarks.speed.measure import Effort, Row, figure, figures, taking_turns
 from benchmarks.speed.owner import CREATION, hold, ledgers, rate, settle
 

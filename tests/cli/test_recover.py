@@ -27,7 +27,7 @@ os._exit(0)
 def killed(ledger: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The ledger, after the machine was started anew."""
     subprocess.run([sys.executable, "-c", KILLED], env=environment(ledger), check=True)
-    monkeypatch.setattr("agentbudget.runtime.spool_format.boot_id", lambda: "another")
+    monkeypatch.setattr("agentbudget.runtime.spool.format.boot_id", lambda: "another")
     return ledger
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentbudget.ledger import Store, open_journal
 from agentbudget.ledger.journal import Batch
-from agentbudget.runtime.local_host import LocalHost
+from agentbudget.runtime.owner.local_host import LocalHost
 from agentbudget.testing import ManualClock, MemoryJournal
 from tests.crash.linear import Call, Wallet, is_linearizable
 from tests.crash.linear_clients import FREE, race

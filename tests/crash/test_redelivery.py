@@ -16,7 +16,7 @@ from agentbudget import HoldResolved, KeyConflict, OwnerUnavailable, Runtime
 from agentbudget.account.commands import Command, IssueGrant, SettleHold
 from agentbudget.ledger.journal import Batch
 from agentbudget.runtime.auditing import reconcile_ledger
-from agentbudget.runtime.owner import Owner, Reply
+from agentbudget.runtime.owner.owner import Owner, Reply
 from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.crash.script import CUSTOMER, SCRIPT, many_commands, same
 from tests.crash.server import ForkServer

@@ -13,10 +13,10 @@ from agentbudget.clock import SystemClock
 from agentbudget.ledger.journal import Archive
 from agentbudget.ledger.store import Store, open_archive, open_journal
 from agentbudget.runtime.host import Host
-from agentbudget.runtime.local_host import LocalHost
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.owner import Owner
-from agentbudget.runtime.ray_host import RayHost
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.on_ray.host import RayHost
+from agentbudget.runtime.owner.local_host import LocalHost
+from agentbudget.runtime.owner.owner import Owner
 from agentbudget.testing import MemoryJournal
 from tests.hosts.levers import Levered, Levers
 from tests.sockets.support import Child
@@ -101,7 +101,7 @@ def url_in(folder: Path) -> str:
 
 def on_ray(folder: Path, stack: ExitStack, levers: Levers) -> Place:
     """One actor serves all tests of this process, a ledger after the other: starting one takes a second."""
-    from agentbudget.runtime.ray_cluster import Post, Seat, node_here
+    from agentbudget.runtime.on_ray.cluster import Post, Seat, node_here
 
     here = folder.parent / "ray-ledger"
     here.write_text(str(folder))

@@ -32,9 +32,9 @@ from agentbudget.account.commands import (
 from agentbudget.account.decision import Answer, BalanceView, Decision, Done, Held, Opened, Renewed, Settled
 from agentbudget.clock import SystemClock
 from agentbudget.errors import AgentBudgetError, HoldResolved, InvalidRequest, KeyConflict, OutOfOrder, OwnerUnavailable
-from agentbudget.runtime import mailbox
 from agentbudget.runtime.host import Beat, Beaten, Host, Pause, Plan, arun, run
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner import mailbox
+from agentbudget.runtime.owner.owner import Owner
 from agentbudget.testing import MemoryJournal
 from tests.crash.linear import Wallet, is_linearizable
 from tests.crash.linear_clients import FREE, race

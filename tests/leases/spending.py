@@ -14,8 +14,8 @@ from agentbudget.account.commands import OnUnknown
 from agentbudget.account.decision import BalanceView
 from agentbudget.account.expand import StepLine
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.step import Step
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.steps.step import Step
 from tests.leases.processes import Life
 
 CUSTOMER: Final = "acme"

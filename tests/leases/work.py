@@ -5,7 +5,7 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 
 from agentbudget import BudgetDenied, Credits, InvalidRequest, SessionHandle, current_session
-from agentbudget.runtime.current import require_session
+from agentbudget.runtime.steps.current import require_session
 from tests.leases.spending import reason_of
 
 

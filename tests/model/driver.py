@@ -12,7 +12,7 @@ from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.entry import Entry, Sealed, decode
 from agentbudget.ledger.journal import Batch, DenialNote, Loaded, Snapshot
 from agentbudget.runtime.host import Beat
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.owner import Owner
 
 
 class Store(Protocol):

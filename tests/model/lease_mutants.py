@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agentbudget.account import apply, commands, lease_apply, leases, leasing, recall, reporting, tranche
 from agentbudget.account.account import Account, Outcome
 from agentbudget.ledger.entry import Entry
-from agentbudget.runtime import heard
+from agentbudget.runtime.owner import heard
 from tests.model.mutants import change_commands
 
 Patch = pytest.MonkeyPatch

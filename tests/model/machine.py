@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from agentbudget.account import commands as ask
 from agentbudget.account.decision import Held
 from agentbudget.catalog.terms import PlanTerms
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.owner import Owner
 from tests.model import universe
 from tests.model.driver import Store
 from tests.model.oracle_facts import StepFact

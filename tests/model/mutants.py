@@ -16,7 +16,7 @@ from agentbudget.account import ending, holds, limits, sessions, wallet
 from agentbudget.account.account import Account, Outcome
 from agentbudget.ledger.entry import Entry, Sealed, genesis
 from agentbudget.ledger.journal import Batch
-from agentbudget.runtime import owner
+from agentbudget.runtime.owner import owner
 from tests.model.driver import Shelf
 
 Patch = pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from agentbudget.account import commands as ask
 from agentbudget.account.decision import Decision, Held, Renewed
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict, OutOfOrder, OwnerUnavailable
 from agentbudget.ledger.chain import verify
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.owner import Owner
 from tests.model import comparing
 from tests.model.driver import Driver, Store
 from tests.model.oracle import Answer, Oracle

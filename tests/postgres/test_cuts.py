@@ -13,7 +13,7 @@ from agentbudget.clock import SystemClock
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger import Batch, verify, verify_ledger
 from agentbudget.ledger.postgres.journal import COPY_FROM, PostgresJournal
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.owner import Owner
 from agentbudget.testing import sample_chain
 from tests.ledger.places import PostgresPlace
 from tests.postgres.proxy import Cut, Proxy

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import Any
 
-from agentbudget.runtime.ray_cluster import Post, Seat, names
-from agentbudget.runtime.ray_open import ledger_id
+from agentbudget.runtime.on_ray.cluster import Post, Seat, names
+from agentbudget.runtime.on_ray.opening import ledger_id
 
 
 def seat_of(ledger: str, name: str = "owner-0") -> Seat:

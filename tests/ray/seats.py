@@ -12,10 +12,11 @@ from agentbudget.account.decision import Answer
 from agentbudget.clock import Clock
 from agentbudget.errors import AgentBudgetError
 from agentbudget.ledger.store import Store, open_journal
-from agentbudget.runtime import ray_wire, wire
 from agentbudget.runtime.host import Beat
-from agentbudget.runtime.ray_owner import RayOwner
-from agentbudget.runtime.wire_answers import received
+from agentbudget.runtime.machine import wire
+from agentbudget.runtime.machine.answers import received
+from agentbudget.runtime.on_ray import wire as ray_wire
+from agentbudget.runtime.on_ray.actor import RayOwner
 
 
 def owner_of(

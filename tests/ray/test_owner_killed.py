@@ -21,9 +21,9 @@ from agentbudget.account.decision import Held
 from agentbudget.ledger.shards import shard_of
 from agentbudget.ledger.store import open_journal
 from agentbudget.runtime.auditing import reconcile_ledger
-from agentbudget.runtime.owner import Owner
-from agentbudget.runtime.ray_host import RayHost, owner_name
-from agentbudget.runtime.ray_owners import Owners
+from agentbudget.runtime.on_ray.host import RayHost, owner_name
+from agentbudget.runtime.on_ray.owners import Owners
+from agentbudget.runtime.owner.owner import Owner
 from tests.leases.spending import books, is_sound
 from tests.ray import work
 from tests.ray.ending import kill_owner, pid_of
@@ -135,7 +135,7 @@ def open_folder(folder: str) -> Any:
 
 @contextmanager
 def sharded(folder: Path, count: int) -> Iterator[tuple[RayHost, Owners]]:
-    from agentbudget.runtime.ray_cluster import Post
+    from agentbudget.runtime.on_ray.cluster import Post
 
     post = Post(hashlib.sha256(str(folder).encode()).hexdigest()[:12], partial(open_folder, str(folder)), Owner)
     host, owners = RayHost(post, owners=count), Owners(post)

@@ -14,10 +14,11 @@ from agentbudget.account.decision import BalanceView, Done, Held, Settled
 from agentbudget.errors import InvalidRequest, LedgerCorrupt, OwnerUnavailable
 from agentbudget.ledger.shards import SHARDS, shard_of
 from agentbudget.ledger.store import open_journal
-from agentbudget.runtime import ray_owner, ray_wire
 from agentbudget.runtime.host import Beat
-from agentbudget.runtime.ray_owner import RayOwner
-from agentbudget.runtime.ray_shards import name_in
+from agentbudget.runtime.on_ray import actor as ray_owner
+from agentbudget.runtime.on_ray import wire as ray_wire
+from agentbudget.runtime.on_ray.actor import RayOwner
+from agentbudget.runtime.on_ray.shards import name_in
 from agentbudget.testing import ManualClock
 from tests.ray.folder_store import FolderStore
 from tests.ray.seats import answers, in_background, owner_of, refusal, say

@@ -11,8 +11,8 @@ import pytest
 
 from agentbudget import BudgetAbort, BudgetDenied, Credits, InvalidRequest, Runtime, Session, find_denied
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.ray_host import RayHost
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.on_ray.host import RayHost
 from tests.leases.spending import books, is_sound
 from tests.ray import work
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agentbudget import InvalidRequest, OwnerUnavailable, Runtime
-from agentbudget.runtime import ray_open
-from agentbudget.runtime.ray_open import QUIET, TOKEN, Caretaker, is_chosen, ledger_id, prepare, spool_base
+from agentbudget.runtime.on_ray import opening as ray_open
+from agentbudget.runtime.on_ray.opening import QUIET, TOKEN, Caretaker, is_chosen, ledger_id, prepare, spool_base
 from agentbudget.runtime.settings import Settings
 from tests.tidy import rules
 
@@ -167,7 +167,7 @@ with Runtime.open(sys.argv[2], owner_lifetime=sys.argv[3]) as runtime:
 
 @pytest.mark.parametrize("lifetime", ["detached", "driver"])
 def test_owners_outlive_the_program_or_end_with_it_as_it_says(ray_cluster: str, tmp_path: Path, lifetime: str) -> None:
-    from agentbudget.runtime.ray_cluster import names
+    from agentbudget.runtime.on_ray.cluster import names
     from tests.ray.ending import end_owners
 
     ledger = f"sqlite:///{tmp_path}/budget.db"

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from agentbudget.runtime.failures import proves_not_billed
+from agentbudget.runtime.steps.failures import proves_not_billed
 from tests.runtime.support import StatusError
 
 

@@ -16,11 +16,11 @@ from agentbudget import Credits, Runtime, Session, Step
 from agentbudget.account.commands import Command, Renew
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.journal import Batch
-from agentbudget.runtime import recovery
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.lease import Key
-from agentbudget.runtime.sharing import Recovery
-from agentbudget.runtime.spool import Spool
+from agentbudget.runtime.leases.lease import Key
+from agentbudget.runtime.machine.sharing import Recovery
+from agentbudget.runtime.spool import recovery
+from agentbudget.runtime.spool.writing import Spool
 from agentbudget.testing import ManualClock, MemoryJournal
 
 SMALL = 1 << 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentbudget.account.commands import Hold
 from agentbudget.account.decision import Decision, Renewed
-from agentbudget.runtime.lease import FEWEST, Key, Lease
+from agentbudget.runtime.leases.lease import FEWEST, Key, Lease
 
 SECOND = 1_000_000
 KEY = Key("tool", None, "search", None, False)

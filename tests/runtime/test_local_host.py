@@ -17,7 +17,7 @@ from agentbudget.account.decision import Answer
 from agentbudget.errors import AgentBudgetError
 from agentbudget.ledger.journal import Batch
 from agentbudget.ledger.store import open_journal
-from agentbudget.runtime.local_host import LocalHost
+from agentbudget.runtime.owner.local_host import LocalHost
 from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.runtime.support import PREPAID
 

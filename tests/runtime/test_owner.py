@@ -22,10 +22,10 @@ from agentbudget.account.commands import (
 from agentbudget.account.decision import BalanceView, Decision, Done, Held, Settled
 from agentbudget.clock import Clock
 from agentbudget.ledger.chain import verify
-from agentbudget.runtime import owner as owner_module
 from agentbudget.runtime.auditing import reconcile_ledger
-from agentbudget.runtime.folding import account_of
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner import owner as owner_module
+from agentbudget.runtime.owner.folding import account_of
+from agentbudget.runtime.owner.owner import Owner
 from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.runtime.support import PREPAID
 

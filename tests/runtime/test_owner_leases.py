@@ -21,9 +21,9 @@ from agentbudget.account.commands import (
 )
 from agentbudget.account.decision import BalanceView, Recalling, Renewed, Settled
 from agentbudget.errors import OutOfOrder
-from agentbudget.runtime import owner as owner_module
 from agentbudget.runtime.host import Beat, Beaten
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner import owner as owner_module
+from agentbudget.runtime.owner.owner import Owner
 from agentbudget.testing import ManualClock, MemoryJournal, MemoryStore
 from tests.runtime.support import PREPAID
 

@@ -9,8 +9,8 @@ import pytest
 
 import agentbudget
 from agentbudget import Breaker, BudgetDenied, Credits, InvalidAmount, InvalidRequest, KeyConflict, Runtime
-from agentbudget.runtime.current import require_session
 from agentbudget.runtime.customer import Customer
+from agentbudget.runtime.steps.current import require_session
 from agentbudget.testing import ManualClock
 from tests.runtime.support import is_sound, kinds, nothing_is_open
 

@@ -13,7 +13,7 @@ from agentbudget import Credits, HoldResolved, InvalidRequest, KeyConflict, Runt
 from agentbudget.account.commands import LEASE_PREFIX
 from agentbudget.catalog.terms import Breaker
 from agentbudget.runtime.customer import Customer
-from agentbudget.runtime.step import Step
+from agentbudget.runtime.steps.step import Step
 from agentbudget.testing import ManualClock
 from tests.runtime.support import HELLO, PREPAID, StatusError, body_of, is_sound, nothing_is_open
 

@@ -8,9 +8,9 @@ from agentbudget.account.commands import Command, Hold, ReleaseHold, SettleHold
 from agentbudget.account.decision import Decision, Held, Recalling, Renewed, Settled
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, OwnerUnavailable
-from agentbudget.runtime.claims import Claim
-from agentbudget.runtime.lease import Key, Lease
-from agentbudget.runtime.upkeep import lapsed_while_open
+from agentbudget.runtime.leases.claims import Claim
+from agentbudget.runtime.leases.lease import Key, Lease
+from agentbudget.runtime.leases.upkeep import lapsed_while_open
 from tests.sim.broken import must
 from tests.sim.network import MILLISECOND_US
 from tests.sim.owning import CUSTOMER

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from agentbudget.account.commands import LEASE_PREFIX, Command, Renew
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
-from agentbudget.runtime import holder as holder_module
-from agentbudget.runtime import leases as leases_module
-from agentbudget.runtime.holder import Holder
 from agentbudget.runtime.host import Beat, Beaten
-from agentbudget.runtime.leases import SessionLeases
+from agentbudget.runtime.leases import holder as holder_module
+from agentbudget.runtime.leases import session_leases as leases_module
+from agentbudget.runtime.leases.holder import Holder
+from agentbudget.runtime.leases.session_leases import SessionLeases
 from tests.sim.clockwork import Clockwork
 from tests.sim.network import Call
 from tests.sim.owning import CUSTOMER
@@ -168,6 +168,8 @@ class Process:
     def on_nudge(self, callback: Callable[[], None]) -> None:
         """Nobody nudges here: beats are soon enough."""
 
+    is_owner = False
+
     @property
     def owner(self) -> str:
         """See ``Host``."""
@@ -192,6 +194,7 @@ class Process:
     def pulse(self) -> None:
         """Once a second: a beat, and what is due."""
         if self.world.is_closing and self.is_settled_up() and not self.world.audit.has_leases(self.name):
+            self.world.truth.gone.add(self.name)
             return  # it has nothing left to do, and exits
         self.later(SECOND_US + self.work.between(0, 20_000), self.pulse)
         self.holder.pulse()

@@ -12,7 +12,7 @@ from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Batch, DenialNote, Loaded
 from agentbudget.ledger.memory import MemoryJournal, MemoryStore
 from agentbudget.runtime.host import Beat
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.owner.owner import Owner
 from tests.sim.broken import must
 from tests.sim.clockwork import Clockwork
 from tests.sim.faults import Faults

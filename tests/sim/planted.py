@@ -15,11 +15,11 @@ from agentbudget.account.recall import Recalls
 from agentbudget.account.state import HoldState
 from agentbudget.ledger.entry import Entry, Sealed
 from agentbudget.ledger.memory import MemoryJournal
-from agentbudget.runtime import upkeep
-from agentbudget.runtime.holder import Holder
-from agentbudget.runtime.lease import Lease
-from agentbudget.runtime.leases import SessionLeases
-from agentbudget.runtime.owner import Owner
+from agentbudget.runtime.leases import upkeep
+from agentbudget.runtime.leases.holder import Holder
+from agentbudget.runtime.leases.lease import Lease
+from agentbudget.runtime.leases.session_leases import SessionLeases
+from agentbudget.runtime.owner.owner import Owner
 from tests.sim.trails import MemoryTrail
 
 Patch = pytest.MonkeyPatch

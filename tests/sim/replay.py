@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from agentbudget.account.commands import Command, Renew
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OwnerUnavailable
-from agentbudget.runtime.replay import replay
-from agentbudget.runtime.spool_format import Begun, Facts, Identity
-from agentbudget.runtime.spool_reading import LeaseRecords
+from agentbudget.runtime.spool.format import Begun, Facts, Identity
+from agentbudget.runtime.spool.reading import LeaseRecords
+from agentbudget.runtime.spool.replay import replay
 from tests.sim.broken import must
 from tests.sim.network import named
 from tests.sim.owning import CUSTOMER

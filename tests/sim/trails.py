@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agentbudget.account.commands import Renew, StepReport
-from agentbudget.runtime.lease import Key, OpenStep
+from agentbudget.runtime.leases.lease import Key, OpenStep
 
 
 class Died(BaseException):

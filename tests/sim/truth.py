@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentbudget.account.commands import Renew
 from agentbudget.account.decision import Renewed
-from agentbudget.runtime.lease import HOLDER_TTL_US, MARGIN_US, Lease, OpenStep
+from agentbudget.runtime.leases.lease import HOLDER_TTL_US, MARGIN_US, Lease, OpenStep
 from tests.sim.audit import Audit, Held
 from tests.sim.broken import must
 
@@ -53,6 +53,7 @@ class Truth:
         self.steps: dict[str, Step] = {}
         self.leases: dict[str, LeaseFacts] = {}
         self._left_behind: set[str] = set()
+        self.gone: set[str] = set()
 
     def of(self, lease: str) -> LeaseFacts:
         return self.leases.setdefault(lease, LeaseFacts())
@@ -170,8 +171,8 @@ class Truth:
                 )
 
         for lease, charged in self._audit.lapsed.items():
-            is_known = lease in self._left_behind or lease not in self.leases
-            must(is_known or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
+            is_gone = self._audit.holds[lease].holder in self.gone
+            must(is_gone or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
 
     def _check(self, step: Step) -> None:
         booked = self._audit.booked.get(step.id)

@@ -11,7 +11,7 @@ from agentbudget.account.decision import BalanceView, Held, Opened, Renewed, Set
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, OutOfOrder
 from agentbudget.ledger.chain import verify
-from agentbudget.runtime.folding import account_of
+from agentbudget.runtime.owner.folding import account_of
 from tests.sim.administration import Administrator
 from tests.sim.agents import KEYS, Agent
 from tests.sim.audit import Audit
@@ -155,6 +155,7 @@ class World:
 
     def died(self, process: Process) -> None:
         """Its spool is found: soon, or after its leases were suspended, or after they lapsed."""
+        self.truth.gone.add(process.name)
         seconds = [0, 2, 12]
         if self.faults.long_dead:
             seconds += [13 + LAPSE_AFTER_US // SECOND_US] * 3

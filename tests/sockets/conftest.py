@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine.host import MachineHost
 from tests.sockets.support import begin, open_host
 
 

@@ -17,7 +17,7 @@ from agentbudget.clock import Clock, SystemClock
 from agentbudget.ledger.sql import SqlArchive
 from agentbudget.ledger.store import open_journal
 from agentbudget.runtime.auditing import reconcile_ledger
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine.host import MachineHost
 
 PREPAID = Catalog.loads('[plans.prepaid]\nwallet = "prepaid"', source="prepaid").terms("prepaid")
 GRANTED = 10**12

@@ -10,10 +10,10 @@ import pytest
 
 from agentbudget.account.commands import Read
 from agentbudget.clock import SECOND_US
-from agentbudget.runtime import living
 from agentbudget.runtime.host import Beat, Beaten
-from agentbudget.runtime.living import Living
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.owner import living
+from agentbudget.runtime.owner.living import Living
 from agentbudget.testing import ManualClock
 from tests.sockets.support import PATIENCE, balance, begin, hold, own
 
@@ -92,6 +92,6 @@ def test_many_living_steps_are_said_in_parts(owner: MachineHost, client: Machine
 
 
 def test_the_ttl_is_longer_than_what_a_process_may_be_silent() -> None:
-    from agentbudget.runtime import socket_greeting
+    from agentbudget.runtime.machine import greeting as socket_greeting
 
     assert socket_greeting.ROUND_SECONDS * SECOND_US < SECOND_US

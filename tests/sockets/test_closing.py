@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine.host import MachineHost
 from tests.sockets.support import BALANCE, balance, hold, own
 
 Opened = Callable[..., MachineHost]
@@ -45,7 +45,7 @@ def test_a_client_closes_while_its_owner_is_stopped(
 ) -> None:
     """It waits for answers for a while, and then says that none came."""
 
-    from agentbudget.runtime import machine
+    from agentbudget.runtime.machine import machine
 
     monkeypatch.setattr(machine, "CLOSING_SECONDS", 0.05)
     with own(path) as first:

@@ -13,7 +13,7 @@ from agentbudget.account.commands import ReleaseHold, SettleHold
 from agentbudget.account.decision import Held, Settled
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime.host import ignore
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine.host import MachineHost
 from tests.sockets.support import Child, balance, begin, hold, is_sound, open_host, own, spend
 
 Opened = Callable[..., MachineHost]

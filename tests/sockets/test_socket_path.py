@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime import socket_path
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.socket_path import SocketPath
+from agentbudget.runtime.machine import path as socket_path
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.machine.path import SocketPath
 from tests.sockets.support import Child, balance, begin, open_host, own, spend
 
 Opened = Callable[..., MachineHost]
@@ -200,7 +200,7 @@ def test_without_the_files_group_our_own_is_not_let_in(tmp_path: Path) -> None:
 
 
 def test_sockets_are_not_inherited_by_programs(owner: MachineHost, client: MachineHost) -> None:
-    """Only forked children are looked after by ``descriptors.py``."""
+    """Only forked children are looked after by ``machine/descriptors.py``."""
     for name in os.listdir("/proc/self/fd"):
         try:
             if stat.S_ISSOCK(os.fstat(int(name)).st_mode):

@@ -16,8 +16,8 @@ from agentbudget.clock import SystemClock
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.journal import Batch
 from agentbudget.ledger.store import Store, open_journal
-from agentbudget.runtime import wire
-from agentbudget.runtime.machine_host import MachineHost
+from agentbudget.runtime.machine import wire
+from agentbudget.runtime.machine.host import MachineHost
 from tests.crash.doomed import Doomed
 from tests.sockets.support import GRANTED, PATIENCE, Child, balance, begin, hold, is_sound, open_host, own, spend
 

@@ -13,9 +13,11 @@ import pytest
 from agentbudget.account.commands import OpenSession, Read
 from agentbudget.account.decision import Held, Opened
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
-from agentbudget.runtime import socket_server, wire, wire_answers
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.socket_path import SocketPath
+from agentbudget.runtime.machine import answers as wire_answers
+from agentbudget.runtime.machine import server as socket_server
+from agentbudget.runtime.machine import wire
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.machine.path import SocketPath
 from tests.sockets.support import PATIENCE, balance, hold, spend
 
 HELLO = wire.framed(wire.Hello(wire.VERSION, "a test"))
@@ -114,7 +116,7 @@ def test_another_version_is_told_so(connect: Connect, path: Path, monkeypatch: p
 def test_a_process_of_another_version_cannot_open_the_ledger(
     owner: MachineHost, opened: Callable[..., MachineHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentbudget.runtime import socket_greeting
+    from agentbudget.runtime.machine import greeting as socket_greeting
 
     class Future:
         """``wire`` as the next version has it."""

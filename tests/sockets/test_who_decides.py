@@ -16,8 +16,8 @@ from agentbudget.clock import SystemClock
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.journal import Batch
 from agentbudget.ledger.store import Store, open_journal
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.owner import Owner, Reply, Request
+from agentbudget.runtime.machine.host import MachineHost
+from agentbudget.runtime.owner.owner import Owner, Reply, Request
 from tests.sockets.support import PATIENCE, START, balance, begin, hold, is_sound, open_host, spend
 
 DOOR, OWN = "agentbudget-door", "agentbudget-owner"

@@ -13,8 +13,8 @@ import pytest
 from agentbudget.account.commands import SetPaused, SettleHold
 from agentbudget.account.decision import Held, Settled
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime.machine_host import MachineHost
-from agentbudget.runtime.socket_client import Line
+from agentbudget.runtime.machine.client import Line
+from agentbudget.runtime.machine.host import MachineHost
 from tests.sockets.support import BALANCE, PATIENCE, balance, hold, is_sound, own, spend
 
 Opened = Callable[..., MachineHost]

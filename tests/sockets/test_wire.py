@@ -12,8 +12,9 @@ from agentbudget.account import decision
 from agentbudget.account.commands import Command, Hold
 from agentbudget.account.decision import Answer
 from agentbudget.errors import AgentBudgetError, CatalogError, InvalidRequest
-from agentbudget.runtime import wire, wire_answers
 from agentbudget.runtime.host import Beat, Beaten
+from agentbudget.runtime.machine import answers as wire_answers
+from agentbudget.runtime.machine import wire
 from tests.sockets.samples import ANSWERS, COMMANDS
 from tests.sockets.support import hold
 

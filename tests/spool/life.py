@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from agentbudget.account.commands import Renew, StepReport
-from agentbudget.runtime.lease import Key, OpenStep
-from agentbudget.runtime.spool import Spool, Trail
-from agentbudget.runtime.spool_reading import LeaseRecords, SpoolContents
+from agentbudget.runtime.leases.lease import Key, OpenStep
+from agentbudget.runtime.spool.reading import LeaseRecords, SpoolContents
+from agentbudget.runtime.spool.writing import Spool, Trail
 
 HOLDER = "holder"
 KEY = Key("llm", "gpt-5-mini", None, "research", False)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.runtime.spool import Spool
-from agentbudget.runtime.spool_format import CHUNK_BYTES
-from agentbudget.runtime.spool_reading import NotASpool, SpoolContents, read_spool
+from agentbudget.runtime.spool.format import CHUNK_BYTES
+from agentbudget.runtime.spool.reading import NotASpool, SpoolContents, read_spool
+from agentbudget.runtime.spool.writing import Spool
 from tests.spool.life import Known, Life, by_lease, truths
 
 SEED, COUNT = 11, 1_500

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime.spool import Spool
+from agentbudget.runtime.spool.writing import Spool
 from tests.spool.life import KEY
 from tests.spool.test_space import in_child
 from tests.spool.test_spool import a_trail, only

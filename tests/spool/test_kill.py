@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget import Credits, Runtime
-from agentbudget.runtime.spool_reading import read_spool
+from agentbudget.runtime.spool.reading import read_spool
 from tests.scale import SCALE
 from tests.spool.life import HOLDER, by_lease, last_truths
 

@@ -18,7 +18,7 @@ from agentbudget.account.commands import Command, Read, Renew, StepReport
 from agentbudget.account.decision import Answer
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.store import open_journal
-from agentbudget.runtime.recovery import recover
+from agentbudget.runtime.spool.recovery import recover
 from agentbudget.testing import ManualClock, MemoryJournal
 from tests.scale import SCALE
 from tests.spool.worker import Office, Truth, Worker
@@ -398,7 +398,7 @@ def test_after_another_boot_only_what_is_sure_is_booked(
     assert worker.begin(lease, 60)
     held = office.balance.held
     worker.die()
-    monkeypatch.setattr("agentbudget.runtime.spool_format.boot_id", lambda: "another")
+    monkeypatch.setattr("agentbudget.runtime.spool.format.boot_id", lambda: "another")
     done = recover(folder, office.ask)
     assert (done.reported, done.unknown) == (1, 0)
     assert (office.balance.consumed, office.balance.held) == (70, held - 70)

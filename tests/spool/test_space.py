@@ -11,9 +11,9 @@ import pytest
 
 from agentbudget.account.commands import Renew
 from agentbudget.errors import OwnerUnavailable
-from agentbudget.runtime.spool import Spool, Trail
-from agentbudget.runtime.spool_format import CHUNK_BYTES
-from agentbudget.runtime.spool_reading import LeaseRecords, SpoolContents, read_spool
+from agentbudget.runtime.spool.format import CHUNK_BYTES
+from agentbudget.runtime.spool.reading import LeaseRecords, SpoolContents, read_spool
+from agentbudget.runtime.spool.writing import Spool, Trail
 from tests.spool.life import KEY, NAMES, TARIFFS
 from tests.spool.test_spool import a_trail, contents, only, renewal, report
 

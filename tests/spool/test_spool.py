@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from agentbudget.account.commands import Renew, StepReport
 from agentbudget.errors import InvariantBroken, OwnerUnavailable
-from agentbudget.runtime.lease import OpenStep
-from agentbudget.runtime.spool import Spool, Trail
-from agentbudget.runtime.spool_format import CHUNK_BYTES
-from agentbudget.runtime.spool_reading import LeaseRecords, SpoolContents, read_spool
+from agentbudget.runtime.leases.lease import OpenStep
+from agentbudget.runtime.spool.format import CHUNK_BYTES
+from agentbudget.runtime.spool.reading import LeaseRecords, SpoolContents, read_spool
+from agentbudget.runtime.spool.writing import Spool, Trail
 from tests.spool.life import KEY, NAMES, TARIFFS, Life, by_lease
 
 SMALL = 1 << 16

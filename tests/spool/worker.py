@@ -22,9 +22,9 @@ from agentbudget.catalog.terms import PlanTerms
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError
 from agentbudget.ledger import Store
-from agentbudget.runtime.lease import Key, Lease
-from agentbudget.runtime.owner import Owner
-from agentbudget.runtime.spool import Spool
+from agentbudget.runtime.leases.lease import Key, Lease
+from agentbudget.runtime.owner.owner import Owner
+from agentbudget.runtime.spool.writing import Spool
 from agentbudget.testing import ManualClock
 
 KEY = Key("llm", "gpt-5", None, None, False)

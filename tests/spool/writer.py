@@ -9,7 +9,7 @@ import os
 import struct
 import sys
 
-from agentbudget.runtime.spool import Spool
+from agentbudget.runtime.spool.writing import Spool
 from tests.spool.life import HOLDER, Life
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from agentbudget import BudgetAbort, BudgetDenied, Session, current_session
-from agentbudget.runtime.current import require_session
+from agentbudget.runtime.steps.current import require_session
 from agentbudget_langchain.request import ModelCall
 
 _BY_AMOUNT: Final = frozenset({"session_budget", "insufficient_credits", "limit", "overdraft"})

@@ -1,0 +1,86 @@
+"""What the ends of a step are made of: the settlement of a leased one, the hash of what was stated, an end nobody heard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+from agentbudget.account.commands import SettleHold
+from agentbudget.amounts import USD, Amount
+from agentbudget.catalog import Usage
+from agentbudget.catalog.usage import counts_of
+from agentbudget.clock import SECOND_US
+from agentbudget.errors import HoldResolved, OwnerUnavailable
+from agentbudget.runtime.link import Link
+from agentbudget.runtime.steps.asking import Priced
+from agentbudget.runtime.views import Settlement
+
+_log = logging.getLogger("agentbudget")
+
+HELD: Final = ("hold", "")
+STATED: Final = ("stated", "")
+"""Tariffs of steps that no rate prices: at what was held, or at what the caller stated."""
+
+
+@contextlib.contextmanager
+def unheard(step: str, error: BaseException | None) -> Iterator[None]:
+    """An end that could not be told must not hide why the body failed; it is told again when the step is collected."""
+    try:
+        yield
+    except (OwnerUnavailable, HoldResolved) as unheard:
+        if error is None:
+            raise
+        _log.warning("step %s failed (%s), and its end could not be booked: %s", step, type(error).__name__, unheard)
+
+
+def stated_of(counts: dict[str, int], usage: Usage, amount: Amount | USD | None) -> str:
+    """What the caller stated, for the key's hash (law L4): never the price of it."""
+    return repr((tuple(counts.items()), usage.model, str(usage.seconds), str(usage.cost), str(amount)))
+
+
+def settlement(
+    step: str, priced: Priced, link: Link, usage: Any, amount: Amount | USD | None, passed_us: int
+) -> SettleHold:
+    """The command that books what a step cost: its usage by the catalog, a stated amount, or what was held."""
+    if usage is None:
+        nano = priced.amount if amount is None else link.nano(amount)
+        return SettleHold(step, nano, seconds_of(None, passed_us), rate="stated" if amount is not None else "hold")
+    usage = Usage.of(usage)
+    counts = counts_of(usage)
+    nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
+    return SettleHold(
+        step, nano, used_of(priced, usage, passed_us), usage=counts, model=usage.model, rate=rate,
+        catalog=priced.catalog.version, stated=stated_of(counts, usage, amount),
+    )  # fmt: skip
+
+
+def used_of(priced: Priced, usage: Usage, passed_us: int) -> dict[str, int]:
+    """What a usage counts besides credits."""
+    tokens = usage.tokens
+    if tokens or "tokens" in priced.measures:
+        return {"tokens": tokens, **seconds_of(usage, passed_us)}
+    return seconds_of(usage, passed_us)
+
+
+def seconds_of(usage: Usage | None, passed_us: int) -> dict[str, int]:
+    """Whole seconds, rounded up: as the usage states them, else as they passed here."""
+    if usage is not None and usage.seconds:
+        return {"seconds": int(-(-usage.seconds // 1))}
+    return {"seconds": max(1, -(-passed_us // SECOND_US))}
+
+
+def settlement_on_lease(step: str, nano: int, held: int) -> Settlement:
+    if nano <= held:
+        return Settlement(step, "settled", nano)
+    return Settlement(step, "settled", nano, nano - held)
+
+
+def came_so_far(priced: Priced, output_tokens: int) -> int:
+    """A stream's input as estimated and what came of it, at most the hold."""
+    quote, request = priced.quote, priced.request
+    if quote is None or request is None:
+        return priced.amount
+    usage = Usage(input_tokens=quote.input_tokens, output_tokens=output_tokens)
+    return min(priced.amount, priced.catalog.charge(request, usage).nano)
