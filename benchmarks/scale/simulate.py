@@ -92,6 +92,8 @@ class Simulation:
 
     def run(self, *, warm_up: float = 5, seconds: float = 2) -> Outcome:
         self._until(warm_up * SECOND_US)
+        for lease in self._leases:
+            self._burn(lease)
         self._steps = self._messages = self._busy_us = self._stalled_us = 0.0
         self._waits.clear()
         end_us = (warm_up + seconds) * SECOND_US
