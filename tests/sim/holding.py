@@ -194,7 +194,7 @@ class Process:
     def pulse(self) -> None:
         """Once a second: a beat, and what is due."""
         if self.world.is_closing and self.is_settled_up() and not self.world.audit.has_leases(self.name):
-            self.world.truth.gone.add(self.name)
+            self.world.truth.gone[self.name] = self.world.audit.read
             return  # it has nothing left to do, and exits
         self.later(SECOND_US + self.work.between(0, 20_000), self.pulse)
         self.holder.pulse()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.sim.holding import Process
 
 
+NEVER = 2**62
+
+
 @dataclass
 class Step:
     """``state``: open; settled or guessed (``cost``); released; refused or unsure (strict, and nobody heard how it began or
@@ -53,7 +56,8 @@ class Truth:
         self.steps: dict[str, Step] = {}
         self.leases: dict[str, LeaseFacts] = {}
         self._left_behind: set[str] = set()
-        self.gone: set[str] = set()
+        self.gone: dict[str, int] = {}
+        """Processes that are no more; what was opened after that entry nobody can correct."""
 
     def of(self, lease: str) -> LeaseFacts:
         return self.leases.setdefault(lease, LeaseFacts())
@@ -171,7 +175,8 @@ class Truth:
                 )
 
         for lease, charged in self._audit.lapsed.items():
-            is_gone = self._audit.holds[lease].holder in self.gone
+            held = self._audit.holds[lease]
+            is_gone = held.opened_seq > self.gone.get(held.holder, NEVER)
             must(is_gone or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
 
     def _check(self, step: Step) -> None:

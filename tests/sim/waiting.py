@@ -55,7 +55,7 @@ class Waiting:
         self._knows: dict[str, int] = {}
         self._said: dict[str, Said] = {}
         self._answered: dict[str, int] = {}
-        self._granted: dict[str, int] = {}
+        self._used: dict[str, int] = {}
         self._suspects: list[tuple[str, str]] = []
 
     # --- in a process ---
@@ -81,11 +81,11 @@ class Waiting:
             if said is not None and said.message == replace(command, seq=0):
                 self._answered[command.lease] = max(said.knew_us, self._answered.get(command.lease, 0))
             waiting, refused = answer.recalling, answer.refused
-            is_again = command.seq <= self._granted.get(command.lease, 0)
+            is_again = command.seq <= self._used.get(command.lease, 0)
+            if not is_again and answer.seq >= command.seq:
+                self._used[command.lease] = command.seq
             if is_again or (not answer.amount and (command.ask is None or not command.ask.note_refusal)):
                 return  # it does not say what becomes of who waits
-            if answer.amount:
-                self._granted[command.lease] = command.seq
         if isinstance(waiting, Recalling):
             self._note(who, waiting)
         elif isinstance(refused, Decision) and not refused.allowed:

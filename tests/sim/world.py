@@ -155,7 +155,7 @@ class World:
 
     def died(self, process: Process) -> None:
         """Its spool is found: soon, or after its leases were suspended, or after they lapsed."""
-        self.truth.gone.add(process.name)
+        self.truth.gone[process.name] = 0
         seconds = [0, 2, 12]
         if self.faults.long_dead:
             seconds += [13 + LAPSE_AFTER_US // SECOND_US] * 3
