@@ -55,7 +55,10 @@ def test_the_state_is_the_fold_of_the_entries() -> None:
         assert views(folded, now_us) == views(desk.account, now_us)
         seen.update(entry.kind for entry in desk.entries)
 
-    holds_for()
+    for _ in range(5):  # chance may leave one kind of entry out of some eighty lives
+        holds_for()
+        if set(seen) >= REACHED:
+            break
     assert set(seen) >= REACHED, f"the lives never came to {REACHED - set(seen)}"
 
 

@@ -16,6 +16,7 @@ import pytest
 from agentbudget import Credits, Runtime
 from agentbudget.runtime.spool.reading import read_spool
 from tests.scale import SCALE
+from tests.spool import spender
 from tests.spool.life import HOLDER, by_lease, last_truths
 
 MOST = 20_000
@@ -63,11 +64,11 @@ def test_what_killed_processes_spent_is_booked_once_by_the_next(tmp_path: Path, 
         runtime.customers.create("acme", plan="local")
     chance = random.Random(seed)
     spenders = [start("spender", tmp_path, f"s{index}", chance.randrange(50, 3_000)) for index in range(3)]
-    for spender in spenders:
-        wait_until_ready(spender)
-    for spender in chance.sample(spenders, 3):
-        kill(spender)
-    counts = [struct.unpack_from("@QQ", (tmp_path / f"s{index}").read_bytes()) for index in range(3)]
+    for process in spenders:
+        wait_until_ready(process)
+    for process in chance.sample(spenders, 3):
+        kill(process)
+    counts = [spender.counts(tmp_path / f"s{index}") for index in range(3)]
     with Runtime.open(f"sqlite:///{tmp_path}/ledger.db") as runtime:
         acme = runtime.customer("acme")
         with acme.session() as session, session.step("tool", name="search", amount=0):
