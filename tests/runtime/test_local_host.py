@@ -26,20 +26,23 @@ BALANCE = Read("balance")
 
 
 class GatedJournal(MemoryJournal):
-    """Its commits wait until the gate is open; ``waiting`` says that one does."""
+    """Its commits wait until the gate is open; ``waiting`` says that one does, ``writing`` that one which writes does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate, self.waiting = threading.Event(), threading.Event()
+        self.gate, self.waiting, self.writing = threading.Event(), threading.Event(), threading.Event()
         self.gate.set()
 
     def commit(self, batch: Batch) -> None:
         self.waiting.set()
+        if batch.entries:
+            self.writing.set()
         self.gate.wait()
         super().commit(batch)
 
     def shut(self) -> None:
         self.waiting.clear()
+        self.writing.clear()
         self.gate.clear()
 
 
@@ -79,13 +82,15 @@ def test_an_interrupt_of_a_waiting_caller_leaves_nothing_held(gated: GatedJourna
         gated.shut()
 
         def interrupt() -> None:
-            gated.waiting.wait()
+            gated.writing.wait()  # a tick commits too, and writes nothing
             os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt):
-            session.reserve("tool", name="search", amount=1, dispatched=True)
-        gated.gate.set()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                session.reserve("tool", name="search", amount=1, dispatched=True)
+        finally:
+            gated.gate.set()
         runtime.sweep()
         assert acme.link.read("holds") == ()
         assert session.status().remaining == 1
