@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import logging
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,6 +20,8 @@ from agentbudget.cli.options import JsonOption
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from agentbudget.amounts import Credits
     from agentbudget.cli.demo_run import Facts, Watcher
 
@@ -48,18 +56,24 @@ def demo(
         int | None,
         typer.Option("--workers", metavar="N", help="N processes (1 to 32) on one wallet, some of them killed."),
     ] = None,
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="The workers (4 unless stated) are actors on Ray; the ledger's owner is killed."),
+    ] = False,
     svg: Annotated[str | None, typer.Option("--svg", metavar="PATH", hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Watch a LangChain agent fall into a loop and be refused before the step that does not fit.
 
     Then the same agent without a budget, the wallet, and the ledger verified. With --workers instead: processes of runaway
-    agents spend one prepaid wallet, some are killed, and the ledger is proven right. Takes seconds, and no network.
+    agents spend one prepaid wallet, some are killed, and the ledger is proven right. With --ray they are actors on a Ray
+    cluster (that of RAY_ADDRESS, else one for as long as this takes), and drain the wallet while the actor that owns it is
+    killed. Takes seconds, and no network.
     """
     path = None if keep is None else _new_file(keep)
     _require_price(model)
-    if workers is not None:
-        return _fleet(workers, model, budget, path, keep, as_json=as_json)
+    if on_ray or workers is not None:
+        return _fleet(workers, model, budget, path, keep, on_ray=on_ray, as_json=as_json)
     return _agent(model, _budget(budget or BUDGET), path, keep, svg, as_json=as_json)
 
 
@@ -81,26 +95,70 @@ def _agent(model: str, stated: Credits, path: Path | None, keep: str | None, svg
         save_picture(facts, Path(svg), width=_WIDTH)
 
 
-def _fleet(workers: int, model: str, budget: str | None, path: Path | None, keep: str | None, *, as_json: bool) -> None:
+def _fleet(
+    stated: int | None,
+    model: str,
+    budget: str | None,
+    path: Path | None,
+    keep: str | None,
+    *,
+    on_ray: bool,
+    as_json: bool,
+) -> None:
     """Processes instead of one agent. Raises ``typer.Exit`` with the code of integrity failures when the proof fails."""
-    from agentbudget.cli import fleet, fleet_view
+    from agentbudget.cli import fleet, fleet_ray, fleet_view
     from agentbudget.cli.data import to_data
 
+    workers = fleet_ray.WORKERS if stated is None else stated
     if not 1 <= workers <= fleet.MAX_WORKERS:
         raise InvalidRequest(f"{workers} is no number of workers: give 1 to {fleet.MAX_WORKERS}", "workers")
     wallet = _budget(budget) if budget else fleet.wallet_for(workers, model)
     screen = console() if console().is_terminal else console(width=_WIDTH)
     watcher = fleet_view.SilentFleet()
     if not as_json:
-        watcher = (fleet_view.FleetLive if screen.is_terminal else fleet_view.FleetLines)(screen, workers, wallet)
-    with watcher:
-        facts = fleet.run_fleet(path, workers, model, wallet, watcher)
+        head = (fleet_view.ray_headline if on_ray else fleet_view.fleet_headline)(workers, wallet)
+        is_live = screen.is_terminal
+        watcher = fleet_view.FleetLive(screen, head) if is_live else fleet_view.FleetLines(screen, head, wallet)
+    run = fleet_ray.run_on_ray if on_ray else fleet.run_fleet
+    with _on_ray(screen, as_json=as_json) if on_ray else nullcontext(), watcher:
+        facts = run(path, workers, model, wallet, watcher)
     if as_json:
         print_json(to_data(facts))
     else:
         fleet_view.print_fleet_report(screen, facts, kept=keep)
     if not facts.is_sound:
         raise typer.Exit(INTEGRITY)
+
+
+@contextmanager
+def _on_ray(screen: Console, *, as_json: bool) -> Iterator[None]:
+    """On a Ray cluster meanwhile. Ray prints on standard output, in the middle of ours, which calls it repeats because an actor
+    was killed, and has no option that says no; what fails for good is raised. Raises ``MissingExtra``, and
+    ``OwnerUnavailable`` when the cluster cannot be joined."""
+    from agentbudget.runtime.on_ray import opening
+
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("the demo runs on Ray, which is not installed", "pip install 'agentbudget-runtime[ray]'")
+    screen.file = sys.stdout
+    with redirect_stdout(io.StringIO()), _hushed(logging.getLogger("ray._private.authentication")):  # that it is on
+        with nullcontext() if as_json else screen.status("Starting Ray"):  # shown on a terminal only
+            has_joined = opening.join()
+        try:
+            yield
+        finally:
+            if has_joined:
+                opening.leave()
+
+
+@contextmanager
+def _hushed(logger: logging.Logger) -> Iterator[None]:
+    """Errors only, meanwhile."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _run(path: Path | None, model: str, budget: Credits, watcher: Watcher, *, latency: float) -> Facts:

@@ -25,6 +25,7 @@ from agentbudget.cli.fleet_worker import INPUT, OUTPUT, Report, Spec
 from agentbudget.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from agentbudget.runtime.runtime import Runtime
     from agentbudget.runtime.views import Balance, OpenHold
 
 CUSTOMER: Final = "acme"
@@ -183,7 +184,7 @@ class Fleet:
 
         acme = reader.customer(CUSTOMER)
         dead = {life.last.holder for life in self._lives if life.is_killed}
-        self._totals = _totals(acme.wallet.balance(), acme.holds(), dead)
+        self._totals = totals(acme.wallet.balance(), acme.holds(), dead)
         spools = spool_folder(database_of(self._url))
         for life in list(self._waiting):
             if life.last.holder and not any(Path(spools).glob(f"{life.last.holder}*")):
@@ -216,9 +217,7 @@ def run_fleet(path: Path | None, workers: int, model: str, wallet: Credits, watc
     with tempfile.TemporaryDirectory(prefix="agentbudget-") as folder:
         url = f"sqlite:///{Path(folder) / 'demo.db' if path is None else path.absolute()}"
         with Runtime.open(url, Catalog.bundled()) as runtime:
-            acme = runtime.customers.create(CUSTOMER, plan="starter")
-            acme.wallet.void("plan:trial", reason="the demonstration has a grant of its own")
-            acme.wallet.grant(wallet, label="prepaid", key="prepaid")
+            prepare(runtime, wallet)
         fleet = Fleet(url, Path(folder), workers, model, wallet, watcher)
         fleet.run()
         with Runtime.open(url, Catalog.bundled()) as runtime:
@@ -227,6 +226,13 @@ def run_fleet(path: Path | None, workers: int, model: str, wallet: Credits, watc
         refused = sum(row.refused for row in rows)
         happenings = tuple(fleet.happenings)
         return FleetFacts(CUSTOMER, model, rows, fleet.kills, fleet.owners_killed, refused, happenings, proof)
+
+
+def prepare(runtime: Runtime, wallet: Credits) -> None:
+    """The customer with the prepaid wallet, and nothing else."""
+    acme = runtime.customers.create(CUSTOMER, plan="starter")
+    acme.wallet.void("plan:trial", reason="the demonstration has a grant of its own")
+    acme.wallet.grant(wallet, label="prepaid", key="prepaid")
 
 
 def wallet_for(workers: int, model: str) -> Credits:
@@ -238,7 +244,8 @@ def wallet_for(workers: int, model: str) -> Credits:
     return Credits.of_nano(-(-nano // 100_000_000) * 100_000_000)
 
 
-def _totals(balance: Balance, holds: tuple[OpenHold, ...], dead: set[str]) -> Totals:
+def totals(balance: Balance, holds: tuple[OpenHold, ...], dead: set[str]) -> Totals:
+    """The wallet; ``dead``: the holders that were killed."""
     of_dead = sum((one.amount for one in holds if one.holder and one.holder in dead), Credits(0))
     return Totals(balance.available, balance.held, of_dead, balance.suspended, balance.consumed)
 

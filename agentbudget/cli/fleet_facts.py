@@ -1,4 +1,4 @@
-"""What ``agentbudget demo --workers`` shows while it runs, and proves when it is over."""
+"""What ``agentbudget demo --workers`` (and ``--ray``) shows while it runs, and proves when it is over."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class Totals(Struct, frozen=True):
 
 
 class Happening(Struct, frozen=True):
-    """Something that happened, ``seconds`` after the start. ``what``: killed, owns (the ledger), replayed or ended."""
+    """Something that happened, ``seconds`` after the start. ``what``: killed, owns (the ledger), replayed, ended, or
+    stopped (nothing is left). ``worker``: 0 when it was none."""
 
     seconds: float
     what: str
@@ -73,7 +74,8 @@ class FleetProof(Struct, frozen=True):
     """The ledger afterwards. ``settled``: steps that workers saw settled, by what they wrote down themselves; ``lost``: of
     these, the ones that the ledger has not, or not at that cost; ``twice``: steps that it has more than once; ``cut_short``:
     steps that were under way when their process was killed, charged in full because nobody knows what they cost;
-    ``overspend``: what was consumed beyond the grant. ``unresolved``: holds that are still open."""
+    ``overspend``: what was consumed beyond the grant. ``unresolved``: holds that are still open. ``suspended``: of what is held,
+    what silent processes have leased."""
 
     url: str | None
     entries: int
@@ -90,6 +92,12 @@ class FleetProof(Struct, frozen=True):
     available: Credits
     held: Credits
     overspend: Credits
+    suspended: Credits = Credits(0)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the wallet was spent to the last nanocredit, and not beyond."""
+        return self.consumed + self.suspended == self.granted
 
     @property
     def is_sound(self) -> bool:
@@ -100,7 +108,7 @@ class FleetProof(Struct, frozen=True):
 
 
 class FleetFacts(Struct, frozen=True):
-    """The whole run."""
+    """The whole run. ``on_ray``: the workers were to drain the wallet, and only owners were killed."""
 
     customer: str
     model: str
@@ -110,6 +118,7 @@ class FleetFacts(Struct, frozen=True):
     refused: int
     happenings: tuple[Happening, ...]
     ledger: FleetProof
+    on_ray: bool = False
 
     @property
     def failed(self) -> int:
@@ -119,7 +128,7 @@ class FleetFacts(Struct, frozen=True):
     @property
     def is_sound(self) -> bool:
         """Whether everything that the demonstration claims is so."""
-        return self.ledger.is_sound and not self.failed
+        return self.ledger.is_sound and not self.failed and (self.ledger.is_drained or not self.on_ray)
 
 
 def prove(runtime: Runtime, customer: Customer, logs: Iterable[Path], *, url: str | None) -> FleetProof:
@@ -138,6 +147,7 @@ def prove(runtime: Runtime, customer: Customer, logs: Iterable[Path], *, url: st
         steps=len(booked), settled=len(settled), lost=lost, twice=sum(times > 1 for times in booked.values()),
         cut_short=cut_short, unresolved=unresolved, granted=granted, consumed=balance.consumed,
         available=balance.available, held=balance.held, overspend=balance.overdraft + balance.receivable,
+        suspended=balance.suspended,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How ``agentbudget demo --workers`` looks: a live table on a terminal, plain lines elsewhere, and the proof after it."""
+"""How ``agentbudget demo --workers`` (and ``--ray``) looks: a live table on a terminal, plain lines elsewhere, then the proof."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.text import Text
 
 from agentbudget.amounts import Credits
 from agentbudget.cli.fleet_facts import FleetFacts, FleetProof, Happening, Look, Totals, WorkerRow
-from agentbudget.cli.tables import kept_ledger, proven
+from agentbudget.cli.tables import count, kept_ledger, proven
 
 _EVENTS_SHOWN: Final = 6
-_COLORS: Final = {"killed": "red", "owns": "cyan", "replayed": "green", "ended": "bold red"}
+_COLORS: Final = {"killed": "red", "owns": "cyan", "replayed": "green", "ended": "bold red", "stopped": "bold green"}
 
 
 class SilentFleet:
@@ -41,9 +41,8 @@ class SilentFleet:
 class FleetLines(SilentFleet):
     """A plain line for each event, and one for the wallet whenever a tenth more of it is spent."""
 
-    def __init__(self, screen: Console, workers: int, wallet: Credits) -> None:
-        self._screen, self._wallet, self._tenths = screen, wallet, -1
-        self._head = fleet_headline(workers, wallet)
+    def __init__(self, screen: Console, head: Text, wallet: Credits) -> None:
+        self._screen, self._head, self._wallet, self._tenths = screen, head, wallet, -1
 
     def __enter__(self) -> Self:
         self._screen.print(self._head)
@@ -65,11 +64,16 @@ class FleetLines(SilentFleet):
 class FleetLive(SilentFleet):
     """A table of the workers, the wallet, and the newest events."""
 
-    def __init__(self, screen: Console, workers: int, wallet: Credits) -> None:
-        self._screen, self._head = screen, fleet_headline(workers, wallet)
+    def __init__(self, screen: Console, head: Text) -> None:
+        self._screen, self._head = screen, head
         self._look = Look((), Totals(), 0)
         self._events: list[Happening] = []
-        self._live = RichLive(console=screen, refresh_per_second=8, vertical_overflow="crop")
+        self._live = RichLive(
+            console=screen,
+            refresh_per_second=8,
+            vertical_overflow="crop",
+            redirect_stdout=False,  # see _on_ray
+        )
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -112,6 +116,15 @@ def fleet_headline(workers: int, wallet: Credits) -> Text:
     )  # fmt: skip
 
 
+def ray_headline(workers: int, wallet: Credits) -> Text:
+    """The same on Ray."""
+    plural = "actor" if workers == 1 else "actors"
+    return Text.assemble(
+        (f"{workers} Ray {plural}", "bold"), " of runaway agents, one prepaid wallet of ", (f"{wallet} credits", "bold"),
+        ". The owner's actor is killed.",
+    )  # fmt: skip
+
+
 def workers_table(rows: tuple[WorkerRow, ...], *, owner: int = 0) -> Table:
     """Every worker: its process, how often it was started, what it did."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -137,9 +150,15 @@ def print_fleet_report(screen: Console, facts: FleetFacts, *, kept: str | None) 
 def fleet_report(facts: FleetFacts) -> Iterator[RenderableType]:
     """What was done to them, and what the ledger says afterwards."""
     proof = facts.ledger
-    yield Text(f"{facts.kills} processes were killed while they worked, {facts.owners_killed} of them the ledger's owner. "
-               f"{facts.refused} steps were refused.")  # fmt: skip
-    claims = [*_claims(proof), *([(False, f"{facts.failed} workers ended with an error")] if facts.failed else [])]
+    killed = f"{facts.kills} processes were killed while they worked, {facts.owners_killed} of them the ledger's owner."
+    if facts.on_ray:
+        killed = f"The owner's actor was killed {count(facts.owners_killed, 'time')} while they worked."
+    yield Text(f"{killed} {facts.refused} steps were refused.")
+    claims = [
+        *_claims(proof),
+        *([_drained(proof)] if facts.on_ray else []),
+        *([(False, f"{facts.failed} workers ended with an error")] if facts.failed else []),
+    ]
     for is_right, text in claims:
         yield Text.assemble(("  ok     " if is_right else "  WRONG  ", "green" if is_right else "bold red"), text)
 
@@ -164,6 +183,12 @@ def _claims(proof: FleetProof) -> Iterator[tuple[bool, str]]:
         proof.verified and not proof.differences,
         proven(proof.entries, verified=proof.verified, differences=proof.differences),
     )
+
+
+def _drained(proof: FleetProof) -> tuple[bool, str]:
+    apart = abs(proof.granted.nano - proof.consumed.nano - proof.suspended.nano)
+    return proof.is_drained, (f"stopped at the exact credit: consumed {proof.consumed} + suspended {proof.suspended} = "
+                              f"granted {proof.granted}, {apart} nanocredits apart")  # fmt: skip
 
 
 def _totals(totals: Totals) -> str:

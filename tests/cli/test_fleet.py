@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.cli.support import ask, process
+from tests.cli.support import ask, process, text
 
 
 def test_L2_L5_killed_workers_and_owners_lose_nothing_and_spend_nothing_twice(tmp_path: Path) -> None:
@@ -51,3 +52,13 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(number: str, tmp_pat
     kept = tmp_path / "x.db"
     assert ask("demo", f"--workers={number}", "--keep", str(kept), code=2)["error"]["field"] == "workers"
     assert not kept.exists()
+
+
+def test_a_missing_ray_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    find, kept = importlib.util.find_spec, tmp_path / "x.db"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else find(name, *rest))
+    error = ask("demo", "--ray", "--keep", str(kept), code=3)["error"]
+    assert error["type"] == "MissingExtra"
+    assert "agentbudget-runtime[ray]" in error["message"]
+    assert not kept.exists()
+    assert len(text("demo", "--ray", code=3).strip().splitlines()) == 1

@@ -53,11 +53,11 @@ class Post(Struct, frozen=True):
     may_make: bool = True
 
 
-def join() -> None:
+def join() -> bool:
     """Be on a cluster: the one that this process is on, or that RAY_ADDRESS names, else a new one on this machine, which ends
-    with this process. Raises ``OwnerUnavailable``."""
+    with this process. False when the process was on one before. Raises ``OwnerUnavailable``."""
     if ray.is_initialized():
-        return
+        return False
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
         if os.environ.get("RAY_ADDRESS"):
@@ -69,6 +69,12 @@ def join() -> None:
         raise OwnerUnavailable(
             what, "", "see RAY_ADDRESS, call ray.init() before, or open with host='local'"
         ) from error
+    return True
+
+
+def leave() -> None:
+    """Be on no cluster: one that :func:`join` started ends, one that was there goes on."""
+    ray.shutdown()
 
 
 def is_worker() -> bool:
@@ -159,6 +165,11 @@ class Seat:
             time.sleep(0.02)
         self._actor = None
 
+    def crash(self) -> None:
+        """Have its process end at once, as a crash does: Ray starts it again. Raises ``Gone``."""
+        with _Asking(self):
+            ray.kill(self._there(), no_restart=False)
+
     # --- the actor --------------------------------------------------------------------------------------------------------------
 
     def _there(self) -> Any:
@@ -189,6 +200,35 @@ class Seat:
     def forget(self) -> None:
         """The actor is gone: look for it again at the next use."""
         self._actor = None
+
+
+class Remote:
+    """An object of ``kind`` in a process of its own on this node, which takes no core from others. ``kind`` is importable."""
+
+    def __init__(self, kind: type, *arguments: object) -> None:
+        remote: Any = ray.remote
+        where = NodeAffinitySchedulingStrategy(node_here(), soft=False)
+        self._actor = remote(kind).options(num_cpus=0, scheduling_strategy=where).remote(*arguments)
+        self._asked: Any = None
+
+    def hear(self, method: str, seconds: float) -> Any:
+        """What ``method`` answers, or None when that takes longer: the next call then waits for the same answer. Raises
+        ``OwnerUnavailable`` when the process is gone or the method failed."""
+        if self._asked is None:
+            self._asked = getattr(self._actor, method).remote()
+        try:
+            answer = ray.get(self._asked, timeout=seconds)
+        except GetTimeoutError:
+            return None
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise OwnerUnavailable(f"a process on Ray failed ({_first_line(cause)})", "", "try again") from error
+        self._asked = None
+        return answer
+
+    def end(self) -> None:
+        """End the process."""
+        ray.kill(self._actor)
 
 
 class _Asking:

@@ -85,8 +85,8 @@ def owner_with(settings: Settings) -> Callable[..., Owner]:
     return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
-def join() -> None:
-    """Be on a Ray cluster, quietly. Raises ``OwnerUnavailable``."""
+def join() -> bool:
+    """Be on a Ray cluster, quietly; False when this process was on one before. Raises ``OwnerUnavailable``."""
     if importlib.util.find_spec("ray") is None:
         raise OwnerUnavailable(
             "Ray is not installed", "", "install agentbudget-runtime[ray], or open with host='local'"
@@ -95,7 +95,14 @@ def join() -> None:
         prepare(os.environ)
     from agentbudget.runtime.on_ray import cluster as ray_cluster
 
-    ray_cluster.join()
+    return ray_cluster.join()
+
+
+def leave() -> None:
+    """Be on no cluster: one that :func:`join` started ends, one that was there goes on."""
+    from agentbudget.runtime.on_ray import cluster as ray_cluster
+
+    ray_cluster.leave()
 
 
 def prepare(environ: MutableMapping[str, str]) -> None:

@@ -45,6 +45,14 @@ class Owners:
         shards = Counter(self._by_shard(names).values()) if names else Counter[str]()
         return [{**self._seat(name).ask("status"), "shards": shards[name]} for name in names]
 
+    def look(self, name: str, seconds: float) -> dict[str, Any] | None:
+        """``RayOwner.status`` of one, or None when it does not answer so soon: it may be starting."""
+        try:
+            found: dict[str, Any] = self._seat(name).ask("status", seconds=seconds)
+        except OwnerUnavailable:
+            return None
+        return found
+
     def owner_of(self, shard: int) -> str:
         """The name of the owner that has a shard by the ledger; empty where nobody has."""
         return self._by_shard(self.names()).get(shard, "")
@@ -82,6 +90,15 @@ class Owners:
         with contextlib.suppress(OwnerUnavailable):
             seat.ask("leave")
         seat.kill()
+
+    def crash(self, name: str) -> None:
+        """Have an owner's process end without a word, as when it is out of memory, to see what happens; Ray starts it again."""
+        from agentbudget.runtime.on_ray.cluster import Gone
+
+        try:
+            self._seat(name).crash()
+        except Gone as gone:
+            raise gone.why from None
 
     def _by_shard(self, names: list[str]) -> dict[int, str]:
         """By shard, the name of its owner, as whoever answers first reads it in the ledger."""
