@@ -29,6 +29,8 @@ LATENCY_SECONDS: Final = 0.1
 """What the scripted model takes for a reply when somebody watches: enough to follow, the whole stays far below 10 s."""
 BUDGET: Final = "0.05"
 """Of the session, where none is stated."""
+RAY_SECONDS: Final = 30
+"""How long a cluster named by RAY_ADDRESS may take to answer."""
 _WIDTH: Final = 100
 """Columns of the picture: what most terminals have, and what a page can show."""
 
@@ -142,7 +144,7 @@ def _on_ray(screen: Console, *, as_json: bool) -> Iterator[None]:
     screen.file = sys.stdout
     with redirect_stdout(io.StringIO()), _hushed(logging.getLogger("ray._private.authentication")):  # that it is on
         with nullcontext() if as_json else screen.status("Starting Ray"):  # shown on a terminal only
-            has_joined = opening.join()
+            has_joined = opening.join(RAY_SECONDS)
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.on_ray.host import RayHost
 from agentbudget.runtime.session_terms import Mode
-from agentbudget.runtime.settings import HostChoice
+from agentbudget.runtime.settings import HostChoice, OwnerLifetime
 from agentbudget.runtime.steps.asking import Caps
 from agentbudget.runtime.steps.current import SESSION
 from agentbudget.runtime.trace import in_trace, trace_here
@@ -51,8 +51,8 @@ def carry(work: Callable[P, T]) -> Callable[P, T]:
 
 
 class SessionHandle(Struct, frozen=True):
-    """A session as a value that pickles: where its ledger is, who it is, how this process serves it, and the trace it
-    belongs to. ``with handle.join() as session:`` joins it; leaving detaches and never closes it."""
+    """A session as a value that pickles: where its ledger is and what owners it has on Ray, who it is, how this process serves
+    it, and the trace it belongs to. ``with handle.join() as session:`` joins it; leaving detaches and never closes it."""
 
     ledger: str
     customer: str
@@ -64,6 +64,8 @@ class SessionHandle(Struct, frozen=True):
     trace: dict[str, str] = {}
     holder: str = ""
     host: HostChoice = "auto"
+    owners: int | None = None
+    owner_lifetime: OwnerLifetime | None = None
 
     def __hash__(self) -> int:
         return hash((self.ledger, self.customer, self.session))
@@ -111,10 +113,12 @@ class Carried(Generic[P, T]):
 def handle_of(session: Session, ledger: str, catalog: Catalog) -> SessionHandle:
     """See ``Session.handle``."""
     own = None if catalog == Catalog.bundled() else (catalog.text, catalog.format, catalog.source)
+    host = session.link.host
+    on_ray = (host.owners, host.owner_lifetime) if isinstance(host, RayHost) else (None, None)
     return SessionHandle(
         ledger, session.link.customer, session.id, session.stated_mode, session.on_short, session.caps, own, trace_here(),
         "" if session.link.holder is None else session.link.holder.id,
-        "ray" if isinstance(session.link.host, RayHost) else "local",
+        "ray" if isinstance(host, RayHost) else "local", *on_ray,
     )  # fmt: skip
 
 
@@ -147,7 +151,9 @@ def _runtime_for(handle: SessionHandle) -> Runtime:
         catalog = None if handle.catalog is None else Catalog.loads(
             handle.catalog[0], format=handle.catalog[1], source=handle.catalog[2]  # type: ignore[arg-type]
         )  # fmt: skip
-        runtime = Runtime.open(handle.ledger, catalog, handle.host)
+        runtime = Runtime.open(
+            handle.ledger, catalog, handle.host, owners=handle.owners, owner_lifetime=handle.owner_lifetime
+        )
         _opened_here.append(runtime)
         return runtime
 

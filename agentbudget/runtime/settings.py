@@ -1,4 +1,4 @@
-"""Settings of a runtime: one frozen value with named defaults, and three names read from the environment.
+"""Settings of a runtime: one frozen value with named defaults, and five names read from the environment.
 
 Not pydantic-settings: its import alone takes longer than everything else that the first step needs (README.md).
 """
@@ -18,6 +18,15 @@ from agentbudget.ledger.shards import SHARDS
 LEDGER_VARIABLE: Final = "AGENTBUDGET_LEDGER"
 CATALOG_VARIABLE: Final = "AGENTBUDGET_CATALOG"
 SYNCHRONOUS_VARIABLE: Final = "AGENTBUDGET_SYNCHRONOUS"
+OWNERS_VARIABLE: Final = "AGENTBUDGET_OWNERS"
+OWNER_LIFETIME_VARIABLE: Final = "AGENTBUDGET_OWNER_LIFETIME"
+_VARIABLES: Final = {
+    "ledger": LEDGER_VARIABLE,
+    "catalog": CATALOG_VARIABLE,
+    "synchronous": SYNCHRONOUS_VARIABLE,
+    "owners": OWNERS_VARIABLE,
+    "owner_lifetime": OWNER_LIFETIME_VARIABLE,
+}
 
 HostChoice: TypeAlias = Literal["auto", "local", "ray"]
 OwnerLifetime: TypeAlias = Literal["detached", "driver"]
@@ -73,19 +82,21 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def settings_from(environ: Mapping[str, str] = os.environ, **stated: object) -> Settings:
     """What is stated wins over the environment, the environment over the defaults."""
-    found: dict[str, object] = {}
-    for name, variable in (
-        ("ledger", LEDGER_VARIABLE),
-        ("catalog", CATALOG_VARIABLE),
-        ("synchronous", SYNCHRONOUS_VARIABLE),
-    ):
-        if environ.get(variable):
-            found[name] = environ[variable].upper() if name == "synchronous" else environ[variable]
+    found: dict[str, object] = {
+        name: _read(name, environ[variable]) for name, variable in _VARIABLES.items() if environ.get(variable)
+    }
     found.update((name, value) for name, value in stated.items() if value is not None)
     unknown = sorted(set(found) - set(Settings.__struct_fields__))
     if unknown:
         raise InvalidRequest(f"no such setting; there are {', '.join(Settings.__struct_fields__)}", ", ".join(unknown))
     return Settings(**found)  # type: ignore[arg-type]
+
+
+def _read(name: str, text: str) -> object:
+    """A setting as the environment has it; what is no such value, :class:`Settings` refuses by name."""
+    if name == "owners" and text.isdecimal():
+        return int(text)
+    return text.upper() if name == "synchronous" else text
 
 
 def with_settings(settings: Settings, **changes: object) -> Settings:

@@ -54,7 +54,7 @@ def on_ray(effort: Effort) -> Row:
     """One caller, many callers, and a leased pair beside a local one, in one run."""
     import ray
 
-    ray_open.join()
+    ray_open.join(30)
     try:
         with ledgers() as url, _runtime(url("ray")) as runtime, Runtime.open(url("local"), CATALOG, "local") as local:
             request, reply = _frames(runtime.host)

@@ -44,6 +44,10 @@ def _spend_and_move(runtime: Runtime, owners: Owners) -> None:
     shards = [shard_of(name) for name in CUSTOMERS]
     assert {owners.owner_of(shard) for shard in shards} == {"owner-0", "owner-1"}
     task = ray.remote(work.drain).options(num_cpus=0)
+    assert (
+        ray.get(ray.remote(work.owners_as_here).options(num_cpus=0).remote(sessions[0].handle()))
+        == [(2, "detached")] * 2
+    )
     running = [task.remote(session.handle(), 10**3, n) for n, session in enumerate(sessions[:3])]
     strict = threading.Thread(target=lambda: [work.spend(session, 100) for session in sessions[3:] for _ in range(20)])
     strict.start()

@@ -59,6 +59,13 @@ def test_workers_spend_a_session_by_its_handle(session: Session, acme: Customer,
     assert is_sound(runtime)
 
 
+def test_workers_make_owners_as_the_program_that_has_the_session_says(opened: Any) -> None:
+    """Else a worker that finds no owner starts one that outlives the program."""
+    acme = opened(owner_lifetime="driver").customers.create("acme", plan="postpaid")
+    with acme.session(budget=1) as session:
+        assert remote(work.owners_as_here)(session.handle()) == [(1, "driver")] * 2
+
+
 def test_a_denial_crosses_ray_as_itself(session: Session) -> None:
     with pytest.raises(BudgetDenied) as denied:
         remote(work.greedy)(session.handle())

@@ -102,6 +102,51 @@ def test_a_ledgers_name_on_the_cluster_says_nothing_of_it() -> None:
     assert not {"ana", "secret", "db"} & set(ledger_id(url).split("/"))
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        "postgresql+psycopg://ana:changed@db/budget",
+        "postgresql+psycopg://ben:p%40ss?word@db/budget",
+        "postgresql+psycopg://db/budget?sslmode=require&connect_timeout=3&options=-csearch_path%3Dx",
+        "postgresql://ana@DB:5432/budget?user=ben&password=other",
+        "postgresql+psycopg:///budget?host=db&port=5432",
+        "postgresql+psycopg:///?host=db&dbname=budget",
+    ],
+)
+def test_a_database_has_one_name_whoever_opens_it_and_however(same: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L9: under a second name there would be a second set of owners, and the two would take each other's shards."""
+    monkeypatch.delenv("PGPORT", raising=False)
+    assert ledger_id(same) == ledger_id("postgresql+psycopg://ana:secret@db/budget")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgresql+psycopg://db/other",
+        "postgresql+psycopg://db/Budget",
+        "postgresql+psycopg://db2/budget",
+        "postgresql+psycopg://db:5433/budget",
+        "postgresql+psycopg://db/budget?port=5433",
+        "postgresql+psycopg://db/budget?hostaddr=10.0.0.2",
+        "postgresql+psycopg://db/budget?service=staging",
+        "postgresql+psycopg://db,db2/budget",
+        "postgresql+psycopg://[::1]:5432/budget",
+        "postgresql+psycopg://ana:secret@other/budget?application_name=x@db",
+    ],
+)
+def test_what_changes_the_database_changes_its_name(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPORT", raising=False)
+    assert ledger_id(other) != ledger_id("postgresql+psycopg://ana:secret@db/budget")
+
+
+def test_servers_of_a_database_may_be_named_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ledger_id("postgresql://a:1,[::1]:2/x") == ledger_id("postgresql://[::1]:2,a:1/x")
+    assert ledger_id("postgresql://a:1,b:2/x") != ledger_id("postgresql://a:2,b:1/x")
+    assert ledger_id("postgresql://a,b:5433/x") == ledger_id("postgresql:///x?host=b,a&port=5433,5432")
+    monkeypatch.setenv("PGPORT", "5433")
+    assert ledger_id("postgresql://a/x") == ledger_id("postgresql://a:5433/x")
+
+
 def test_spools_are_beside_a_file_that_is_here_and_in_the_state_folder_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,14 @@ def who(handle: SessionHandle) -> tuple[str, str]:
         return session.id, session.link.host.owner
 
 
+def owners_as_here(handle: SessionHandle) -> list[tuple[int, str]]:
+    """How many owners, and for how long, a worker would make; then as its own handles say it."""
+    with handle.join() as session:
+        host: Any = session.link.host
+        further = session.handle()
+        return [(host.owners, host.owner_lifetime), (further.owners or 0, further.owner_lifetime or "")]
+
+
 def open_relative(url: str) -> str:
     return agentbudget.Runtime.open(url).settings.ledger
 

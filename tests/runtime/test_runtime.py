@@ -277,6 +277,19 @@ def test_settings_come_from_what_is_stated_then_the_environment_then_the_default
     assert settings_from({}).ledger == "memory://"
 
 
+def test_owners_on_ray_are_said_by_the_environment_where_nothing_is_stated() -> None:
+    """For commands and workers, which have no other way to say it."""
+    environ = {"AGENTBUDGET_OWNERS": "4", "AGENTBUDGET_OWNER_LIFETIME": "driver"}
+    found = settings_from(environ)
+    assert (found.owners, found.owner_lifetime) == (4, "driver")
+    stated = settings_from(environ, owners=2, owner_lifetime="detached")
+    assert (stated.owners, stated.owner_lifetime) == (2, "detached")
+    for variable, field in (("AGENTBUDGET_OWNERS", "owners"), ("AGENTBUDGET_OWNER_LIFETIME", "owner_lifetime")):
+        with pytest.raises(InvalidRequest) as refused:
+            settings_from({variable: "many"})
+        assert refused.value.field == field
+
+
 @pytest.mark.parametrize(
     ("stated", "field"),
     [

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime.on_ray.actor import RayOwner
+from agentbudget.runtime.on_ray.reach import ADVICE, require_reachable
 from agentbudget.runtime.owner.owner import Owner
 
 NAMESPACE: Final = "agentbudget"
@@ -53,22 +54,22 @@ class Post(Struct, frozen=True):
     may_make: bool = True
 
 
-def join() -> bool:
+def join(seconds: float) -> bool:
     """Be on a cluster: the one that this process is on, or that RAY_ADDRESS names, else a new one on this machine, which ends
-    with this process. False when the process was on one before. Raises ``OwnerUnavailable``."""
+    with this process. False when the process was on one before. Raises ``OwnerUnavailable``, after so long when nobody answers
+    at RAY_ADDRESS."""
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
-        if os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            require_reachable(address, seconds)
             ray.init(**quiet)
         else:
             ray.init(include_dashboard=False, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
         what = f"there is no Ray cluster to be on ({type(error).__name__}: {error})"
-        raise OwnerUnavailable(
-            what, "", "see RAY_ADDRESS, call ray.init() before, or open with host='local'"
-        ) from error
+        raise OwnerUnavailable(what, "", ADVICE) from error
     return True
 
 

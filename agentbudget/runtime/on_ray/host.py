@@ -50,6 +50,7 @@ class RayHost:
         timeout_seconds: float = 30.0,
         is_caretaker: Callable[[], bool] | None = None,
     ) -> None:
+        self.owners, self.owner_lifetime = owners, post.lifetime  # of handles too
         self._shared, self._pid = Shared(timeout_seconds), os.getpid()
         self._lines = _Lines(post, self._shared, owners)
         self.live, self.timeout_seconds = self._shared.live, timeout_seconds

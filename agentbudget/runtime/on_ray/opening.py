@@ -62,7 +62,7 @@ def _is_on_ray() -> bool:
 
 def post_for(settings: Settings) -> Post:
     """What the owners of a ledger are made from, for whoever looks after them. Raises as :func:`open_host` does."""
-    join()
+    join(settings.timeout_seconds)
     return post_of(with_settings(settings, ledger=_everywhere(settings.ledger)), owner_with(settings))
 
 
@@ -71,7 +71,7 @@ def open_host(settings: Settings, new_owner: Callable[..., Owner]) -> tuple[Sett
     ``OwnerUnavailable``, ``LedgerCorrupt`` and ``InvalidRequest``."""
     if settings.ledger == "memory://":
         raise InvalidRequest("a memory ledger lives in one process: name a file or a database for host='ray'", "ledger")
-    join()
+    join(settings.timeout_seconds)
     settings = with_settings(settings, ledger=_everywhere(settings.ledger), host="ray")
     post, owners = post_of(settings, new_owner), owners_of(settings)
     host = RayHost(post, owners=owners, timeout_seconds=settings.timeout_seconds, is_caretaker=Caretaker(post.ledger))
@@ -85,8 +85,9 @@ def owner_with(settings: Settings) -> Callable[..., Owner]:
     return partial(Owner, lapse_after_us=settings.lapse_after_seconds * SECOND_US, on_lapse=settings.on_lapse)
 
 
-def join() -> bool:
-    """Be on a Ray cluster, quietly; False when this process was on one before. Raises ``OwnerUnavailable``."""
+def join(seconds: float) -> bool:
+    """Be on a Ray cluster, quietly; False when this process was on one before. One that does not answer is given up after so
+    long. Raises ``OwnerUnavailable``."""
     if importlib.util.find_spec("ray") is None:
         raise OwnerUnavailable(
             "Ray is not installed", "", "install agentbudget-runtime[ray], or open with host='local'"
@@ -95,7 +96,7 @@ def join() -> bool:
         prepare(os.environ)
     from agentbudget.runtime.on_ray import cluster as ray_cluster
 
-    return ray_cluster.join()
+    return ray_cluster.join(seconds)
 
 
 def leave() -> None:
