@@ -28,29 +28,31 @@ from tests.leases.spending import books, is_sound
 from tests.ray import work
 from tests.ray.ending import kill_owner, pid_of
 from tests.ray.folder_store import FolderStore
+from tests.scale import SCALE
 from tests.sockets.support import BALANCE, GRANTED, PREPAID, START, balance, hold
 
 ray = pytest.importorskip("ray")
 
-DRAINED = 10**10
+DRAINED = SCALE(5 * 10**9)
 """Nanocredits of the wallet that workers drain to the last one."""
+WORKERS, THREADS = 4, 16
 KILLS = 3
 
 
 def test_workers_drain_a_wallet_while_its_owner_is_killed(opened: Any) -> None:
-    """L1, L3, L4: exact to the nanocredit, and nobody is refused while there is something left."""
+    """L1, L3, L4: 4 workers of 16 threads each; exact to the nanocredit, and nobody is refused while there is something left."""
     runtime = opened()
     acme = runtime.customers.create("acme", plan="prepaid")
     acme.wallet.grant(Credits.of_nano(DRAINED), key="all")
     ledger, pids = runtime.settings.ledger, set()
-    sessions = [acme.session(id=f"run-{n}").open() for n in range(4)]
+    sessions = [acme.session(id=f"run-{n}").open() for n in range(WORKERS)]
     task = ray.remote(work.drain).options(num_cpus=0)
-    running = [task.remote(session.handle(), 10**6, n) for n, session in enumerate(sessions)]
-    for _ in range(KILLS):
-        ray.wait(running, num_returns=len(running), timeout=1.0)
+    running = [task.remote(session.handle(), 10**6, n, THREADS) for n, session in enumerate(sessions)]
+    for _ in range(SCALE(KILLS)):
+        ray.wait(running, num_returns=len(running), timeout=2.0)
         pids.add(kill_owner(ledger))
-    spent = ray.get(running, timeout=120)
-    assert len(pids) == KILLS
+    spent = ray.get(running, timeout=SCALE(120))
+    assert len(pids) == SCALE(KILLS)
     assert pid_of(ledger) not in pids
     for session in sessions:
         session.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,25 @@ def spend_in(handle: SessionHandle, nano: int, times: int = 1) -> int:
         return spend(session, nano, times)
 
 
-def drain(handle: SessionHandle, most: int, seed: int) -> int:
-    """Spend steps of random sizes until not even a nanocredit is left; what was spent."""
-    chance, size, spent = random.Random(seed), most, 0
-    with handle.join() as session:
-        while True:
-            nano = max(1, int(size ** chance.random()))
-            try:
-                spent += spend(session, nano)
-            except BudgetDenied:
-                if nano == 1:
-                    return spent
-                size = max(1, nano // 1_000)
-            except OwnerUnavailable:
-                continue  # the next owner is on its way
+def drain(handle: SessionHandle, most: int, seed: int, threads: int = 1) -> int:
+    """Spend steps of random sizes, in so many threads at once, until not even a nanocredit is left; what was spent."""
+    with handle.join() as session, ThreadPoolExecutor(threads) as pool:
+        chances = [random.Random(f"{seed} {n}") for n in range(threads)]
+        return sum(pool.map(lambda chance: _drained(session, most, chance), chances))
+
+
+def _drained(session: Session, most: int, chance: random.Random) -> int:
+    size, spent = most, 0
+    while True:
+        nano = max(1, int(size ** chance.random()))
+        try:
+            spent += spend(session, nano)
+        except BudgetDenied:
+            if nano == 1:
+                return spent
+            size = max(1, nano // 1_000)
+        except OwnerUnavailable:
+            continue  # the next owner is on its way
 
 
 def die_in_the_middle(handle: SessionHandle, folder: str) -> int:
