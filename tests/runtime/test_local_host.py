@@ -83,14 +83,16 @@ def test_an_interrupt_of_a_waiting_caller_leaves_nothing_held(gated: GatedJourna
 
         def interrupt() -> None:
             gated.writing.wait()  # a tick commits too, and writes nothing
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever another test's library left
         threading.Thread(target=interrupt).start()
         try:
             with pytest.raises(KeyboardInterrupt):
                 session.reserve("tool", name="search", amount=1, dispatched=True)
         finally:
             gated.gate.set()
+            signal.signal(signal.SIGINT, before)
         runtime.sweep()
         assert acme.link.read("holds") == ()
         assert session.status().remaining == 1
