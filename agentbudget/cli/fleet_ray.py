@@ -144,9 +144,12 @@ class RayFleet:
             return
         if all(place.is_over for place in self._places):
             return
+        try:
+            self._owners.crash(OWNER)
+        except OwnerUnavailable:  # it is being started again already: a later look kills it
+            return
         del self._kills[0]
         self._killed, self._owner, self._killed_at = self._owner, 0, time.monotonic()
-        self._owners.crash(OWNER)
         self.owners_killed += 1
         self._tell("killed", 0, self._killed, "killed the actor that owns the ledger")
 

@@ -7,6 +7,7 @@ keep two of one name from running at once, and a kill takes effect some time aft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -155,7 +156,7 @@ class Seat:
 
     def kill(self) -> None:
         """End the actor for good, and wait until it is gone. Raises ``OwnerUnavailable`` when it does not go."""
-        with _Asking(self):
+        with contextlib.suppress(Gone), _Asking(self):  # gone before: that is what was wanted, and is looked at below
             ray.kill(self._there(), no_restart=True)
         deadline = time.monotonic() + DYING_SECONDS
         while self.name in names(self._post.ledger):
