@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import ray
 from msgspec import Struct
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentbudget.errors import OwnerUnavailable
@@ -30,6 +30,10 @@ ASKING_SECONDS: Final = 30.0
 """How long an owner may take to answer what people ask of it: it may be reading a large ledger."""
 DYING_SECONDS: Final = 10.0
 """How long a killed actor may take to be gone."""
+READY_SECONDS: Final = 5.0
+"""How long a seat waits to see that its actor runs."""
+MOST_STARTS: Final = 3
+"""How often an actor is made that Ray cancels before it runs."""
 Lifetime = Literal["detached", "driver"]
 
 
@@ -197,6 +201,15 @@ class Seat:
             lifetime="detached" if post.lifetime == "detached" else None, max_restarts=-1, max_task_retries=-1,
             enable_task_events=False,
         )  # fmt: skip
+        for _ in range(MOST_STARTS - 1):
+            actor = options.remote(self.name, post.open_store, post.new_owner)
+            try:  # Ray now and then cancels a new actor before it ran, and then it is made again
+                ray.get(actor.__ray_ready__.remote(), timeout=READY_SECONDS)
+            except ActorDiedError:
+                continue
+            except GetTimeoutError:
+                pass  # it takes its time: whoever asks waits as long as they may
+            return actor
         return options.remote(self.name, post.open_store, post.new_owner)
 
     def forget(self) -> None:
