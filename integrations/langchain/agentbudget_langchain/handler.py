@@ -77,6 +77,11 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         self._session, self._timeout, self._feature = session, handler_timeout, feature
         self._assumed = assume_max_output_tokens
 
+    @property
+    def session(self) -> Session | None:
+        """Whose budget pays; None: the current session at each call."""
+        return self._session
+
     # Chains and retries are no work of their own; what they do is announced by itself. (LangChain's ignore_agent
     # covers tools.)
     @property
