@@ -17,16 +17,27 @@ if TYPE_CHECKING:
     from agentbudget_langchain.handler import BudgetCallbackHandler
     from agentbudget_langchain.middleware import BudgetMiddleware
     from agentbudget_langchain.scripted import ScriptedChatModel
+    from agentbudget_langchain.threads import retry_unless_refused, thread_session
 
 __version__ = "0.1.0"
 
-__all__ = ["BudgetCallbackHandler", "BudgetMiddleware", "ScriptedChatModel", "__version__", "attach"]
+__all__ = [
+    "BudgetCallbackHandler",
+    "BudgetMiddleware",
+    "ScriptedChatModel",
+    "__version__",
+    "attach",
+    "retry_unless_refused",
+    "thread_session",
+]
 
 _MODULE_OF = {
     "BudgetCallbackHandler": "handler",
     "BudgetMiddleware": "middleware",
     "ScriptedChatModel": "scripted",
     "attach": "attaching",
+    "retry_unless_refused": "threads",
+    "thread_session": "threads",
 }
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so still finds a misspelt name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar, Token
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from langchain_core.tracers.context import register_configure_hook
 
@@ -30,6 +30,7 @@ def attach(
     handler_timeout: float = DEFAULT_TIMEOUT,
     assume_max_output_tokens: int | None = None,
     feature: str | None = None,
+    on_refused: Literal["raise", "ask"] = "raise",
 ) -> Iterator[BudgetCallbackHandler]:
     """Hold credits for every model, tool and retriever that runs in the block, whoever calls it; see
     ``BudgetCallbackHandler``, whose arguments these are. Gives the handler.
@@ -50,7 +51,11 @@ def attach(
             "session",
         )
     handler = BudgetCallbackHandler(
-        session, handler_timeout=handler_timeout, assume_max_output_tokens=assume_max_output_tokens, feature=feature
+        session,
+        handler_timeout=handler_timeout,
+        assume_max_output_tokens=assume_max_output_tokens,
+        feature=feature,
+        on_refused=on_refused,
     )
     attached = _attached.set(handler)
     current = None if session is None else SESSION.set(session)
