@@ -22,7 +22,7 @@ from agentbudget.ledger.shards import shard_of
 from agentbudget.runtime.host import Beat
 from agentbudget.runtime.machine import wire
 from agentbudget.runtime.machine.answers import received
-from agentbudget.runtime.machine.calls import Call, Outbox, end_overdue
+from agentbudget.runtime.machine.calls import Call, Outbox, end_overdue, traces_of
 from agentbudget.runtime.on_ray import wire as ray_wire
 from agentbudget.runtime.on_ray.shared import Seat, Shared
 from agentbudget.runtime.owner.owner import again
@@ -199,7 +199,9 @@ class Line:
         live = self._shared.live.copy()
         living = [] if leaving else list(islice(live - self._living, MAX_LIVING))
         gone = list(islice(self._living - live, MAX_LIVING))
-        said = ray_wire.Said(ray_wire.VERSION, self._shared.process, batch.sealed(living, gone), leaving)
+        said = ray_wire.Said(
+            ray_wire.VERSION, self._shared.process, batch.sealed(living, gone, traces_of(self._flying)), leaving
+        )
         return ray_wire.encode(said), living, gone
 
     def _reply(self, answer: Any, deadline: float | None) -> ray_wire.FromOwner:
@@ -347,8 +349,8 @@ class _Batched:
         else:
             self._commands.append((call.customer, call.data))
 
-    def sealed(self, living: list[str], gone: list[str]) -> wire.Batch:
-        return wire.Batch(self._commands, self._beat, living, gone, self._publish, self._sweep)
+    def sealed(self, living: list[str], gone: list[str], traces: list[str]) -> wire.Batch:
+        return wire.Batch(self._commands, self._beat, living, gone, self._publish, self._sweep, traces)
 
 
 def _end(call: Call, answer: Any) -> None:
