@@ -7,11 +7,13 @@ How many series there are is bounded, whatever comes: models and ids beyond a nu
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from agentbudget.errors import InvalidRequest
 from agentbudget.telemetry import names
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Meters:
 
     def __init__(self, provider: Any, version: str, metric_ids: frozenset[str], depths: Callable[[], int]) -> None:
         self._lock = threading.Lock()
+        self.metric_ids = metric_ids
         self._ids = tuple(key for key in (names.CUSTOMER_ID, names.SESSION_ID) if key in metric_ids)
         self._known: dict[str, set[str]] = {key: set() for key in (names.REQUEST_MODEL, *self._ids)}
         self.open: dict[int, StepSeen] = {}
@@ -151,6 +154,19 @@ class Meters:
 
     def _depth(self, options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self.depths())]
+
+
+def meters_of(provider: Any, version: str, metric_ids: frozenset[str], depths: Callable[[], int]) -> Meters:
+    """The meters of a provider, which has one of each instrument. Raises ``InvalidRequest`` where it has them with other ids."""
+    found = _by_provider.get(provider)
+    if found is None:
+        found = _by_provider[provider] = Meters(provider, version, metric_ids, depths)
+    elif found.metric_ids != metric_ids:
+        raise InvalidRequest("the metrics of this provider were begun with others", "metric_ids")
+    return found
+
+
+_by_provider: weakref.WeakKeyDictionary[Any, Meters] = weakref.WeakKeyDictionary()
 
 
 def _histogram(meter: Any, name: str, bounds: tuple[float, ...]) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget.telemetry import names
-from agentbudget.telemetry.meters import Meters
+from agentbudget.telemetry.meters import meters_of
 from agentbudget.telemetry.seen import SessionSeen, StepSeen
 from agentbudget.telemetry.spans import UNSAMPLED, Event, Place, Writer, Written, from_text, writer_of
 
@@ -45,7 +45,7 @@ class Watch:
         metric_ids: Collection[str] = (), depths: Callable[[], int] = int,
     ) -> None:  # fmt: skip
         self._writer: Writer | None = None if tracers is None else writer_of(tracers, VERSION)
-        self._meters = None if meters is None else Meters(meters, VERSION, frozenset(metric_ids), depths)
+        self._meters = None if meters is None else meters_of(meters, VERSION, frozenset(metric_ids), depths)
         self._logger = None if loggers is None else loggers.get_logger(names.SCOPE, VERSION)
         self.open: dict[int, StepSeen] = {} if self._meters is None else self._meters.open
         self.sessions: dict[int, SessionSeen] = {}
@@ -105,7 +105,7 @@ class Watch:
                 self._say(event, seen.context)
 
         if in_collector:
-            self._hand_over(tell, most=2 * MAX_WAITING, starts=False)
+            self._hand_over(tell, more=MAX_WAITING, starts=False)
         elif not self._hand_over(tell):
             count()
 
@@ -139,9 +139,9 @@ class Watch:
 
     # --- the thread -------------------------------------------------------------------------------------------------------------
 
-    def _hand_over(self, tell: Callable[[], None], *, most: int = MAX_WAITING, starts: bool = True) -> bool:
+    def _hand_over(self, tell: Callable[[], None], *, more: int = 0, starts: bool = True) -> bool:
         """Whether there was room. ``starts`` False: called by the collector, which may have interrupted any lock's holder."""
-        if self._waiting.qsize() >= most:
+        if self._waiting.qsize() >= MAX_WAITING + more:
             if self._meters is not None and starts:
                 self._meters.drop()
             return False
