@@ -45,12 +45,13 @@ _LINKS: Final = (
 )
 _STORED: Final = ("previous_response_id", "conversation", "cached_content", "cachedContent", "prompt", "prompt_id")
 _SIGNS: Final = re.compile(
-    rb'"(file_id|file_uri|fileUri|previous_response_id|conversation"|cached_content|cachedContent|prompt"|prompt_id'
-    rb'|item_reference|container_upload|source_type"|[a-z0-9]{2,8}://'
-    rb'|tools"|functions"|data:image/|image/|input_audio|audio"|audio/|modalities")'
+    rb'"(f(?:ile_(?:id|uri)|ileUri|unctions")|p(?:revious_response_id|rompt(?:"|_id))'
+    rb'|c(?:onversation"|ached_content|achedContent|ontainer_upload)|i(?:tem_reference|mage/|nput_audio)|source_type"'
+    rb'|tools"|data:image/|audio["/]|modalities"|[a-z0-9]{2,8}://)'
 )
 """What may matter beside the length, each at the start of a JSON string, so that quoting it in a text is no sign. One
-pass."""
+pass; words that
+begin alike are tried as one."""
 
 _NO_REFERENCE: Final = frozenset(
     (b'tools"', b'functions"', b"data:image/", b"image/", b"input_audio", b'audio"', b"audio/", b'modalities"')
@@ -85,6 +86,8 @@ def estimate_input(
     if data is None:
         return Estimate(window, "bound", by_reference=True, audio=True)
     signs = _SIGNS.findall(data)
+    if not signs and method == "bound" and not isinstance(request_payload, (str, bytes)):
+        return Estimate(min(len(data), window), "bound")  # nothing beside its length, as nearly every request
     audio = not _AUDIO.isdisjoint(signs)
     if not _NO_REFERENCE.issuperset(signs) and _refers(request_payload, data):
         return Estimate(window, "bound", by_reference=True, audio=audio)

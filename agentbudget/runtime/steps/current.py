@@ -57,9 +57,11 @@ def require_session(session: Session | None = None) -> Session:
 def session_for(given: Session | None) -> Session:
     """The session a step belongs to: the current one, or the given one, or a child of the given one that is current (its budget
     is carved out of the given one, so both bind). Raises ``BudgetDenied`` (``no_session``) when there is none."""
-    current = current_session()
-    if given is None or current is None:
-        return require_session(given)
+    current = SESSION.get()
+    if given is None:
+        return require_session(current)
+    if current is None:
+        return given
     above: Session | None = current
     while above is not None and (above.id != given.id or above.link.customer != given.link.customer):
         above = above.parent
@@ -72,7 +74,8 @@ def session_for(given: Session | None) -> Session:
 def announce(step: Step) -> None:
     """Say that a framework's step is open and its call about to be made: a guarded client that makes it from here does not hold
     it again. For frameworks that tell of a start and an end; around a call use :func:`announced`."""
-    CALLS.set((*(open_one for open_one in CALLS.get() if open_one.is_open), step))
+    others = CALLS.get()
+    CALLS.set((*[one for one in others if one.is_open], step) if others else (step,))
 
 
 @contextmanager

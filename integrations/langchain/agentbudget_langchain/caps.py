@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agentbudget_langchain.request import CAP_NAMES
+from agentbudget_langchain.request import CAP_NAMES, attributes_of
 
 _PARAMETER: Final = {
     # ChatOpenAI on the Responses API drops a per-call max_tokens where the model object has a cap of its own; this
@@ -19,6 +19,8 @@ _PARAMETER: Final = {
     "ChatOllama": "num_predict",
 }
 """By class name, looked up along the class's ancestors, so that no partner package is imported."""
+
+_THINKING: Final = frozenset(("thinking",))
 
 _ON_THE_MODEL: Final = frozenset({"num_predict"})
 """Parameters that are no call argument: ChatOllama reads them from the model object."""
@@ -45,7 +47,7 @@ def with_cap(request: Any, cap: int, parameter: str | None = None) -> Any:
 def thinking_budget(model: Any, settings: Mapping[str, Any]) -> int:
     """Tokens of a stated thinking budget (Anthropic), 0 without one. The provider refuses an output cap that is not
     above it."""
-    thinking = settings.get("thinking") or getattr(model, "thinking", None)
+    thinking = settings.get("thinking") or attributes_of(model, _THINKING).get("thinking")
     budget = (
         thinking.get("budget_tokens") if isinstance(thinking, Mapping) and thinking.get("type") == "enabled" else None
     )

@@ -33,7 +33,7 @@ from agentbudget_langchain.around import enclosing
 from agentbudget_langchain.holding import explained, model_ask, session_for
 from agentbudget_langchain.request import call_of_callback
 from agentbudget_langchain.runs import OPEN, Run, current_task, is_message_of_graph, is_pause, text_of_event
-from agentbudget_langchain.usage import counted_with_first, result_is_cache_hit, usage_of_result
+from agentbudget_langchain.usage import counted_with_first, report_of
 
 if TYPE_CHECKING:
     from agentbudget import Session, Step
@@ -154,8 +154,8 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         run = OPEN.take(run_id, self)
         if run is None:
             return
-        cached = result_is_cache_hit(response)
-        usage = None if cached else run.used(usage_of_result(response))
+        cached, usage = report_of(response)
+        usage = None if cached else run.used(usage)
         if run.around is not None:
             run.around.ended, run.around.cached, run.around.usage = True, cached, usage
         elif cached or (usage is None and run.batch is not None and counted_with_first(response)):

@@ -7,7 +7,10 @@ call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import Struct
@@ -21,20 +24,25 @@ CAP_NAMES: Final = (
 _NESTS: Final = ("options", "generation_config", "model_kwargs", "inference_config")
 """Option objects that some of them put it into."""
 
+_CAP_PLACES: Final = frozenset((*CAP_NAMES, *_NESTS))
+
 _MODEL_NAMES: Final = ("model", "model_name", "model_id", "azure_deployment", "deployment_name", "endpoint_name")
+_SENT_BY_A_MODEL: Final = ("n", "modalities", "cached_content")
+_OF_A_MODEL: Final = frozenset((*_MODEL_NAMES, *_SENT_BY_A_MODEL, *_CAP_PLACES, "profile", "use_previous_response_id"))
+"""What is read of a model object before each call."""
+
+MAX_PROVIDERS: Final = 256
+"""Model objects whose provider is remembered; a program that makes one for every call must not fill the memory."""
+
+_providers: Final[dict[int, tuple[weakref.ref[Any], str | None]]] = {}
 _PROVIDERS: Final = {
     "amazon_bedrock": "aws", "google_genai": "google", "google_vertexai": "google", "vertexai": "google",
     "mistralai": "mistral", "xai": "x-ai", "moonshot": "moonshotai",
 }  # fmt: skip
 """LangChain's provider names where the price table has another."""
 
-_SENT_BESIDE: Final = (
-    "functions",
-    "response_format",
-    "modalities",
-    "previous_response_id",
-    "conversation",
-    "cached_content",
+_SENT_BESIDE: Final = frozenset(
+    ("functions", "response_format", "modalities", "previous_response_id", "conversation", "cached_content")
 )
 """Call parameters that add input, or that say where input or audio comes from."""
 
@@ -88,17 +96,17 @@ def call_of_callback(
 def call_of_model(model: Any, messages: Sequence[Any], tools: Sequence[Any], settings: Mapping[str, Any]) -> ModelCall:
     """The call that a middleware is about to make: a chat model, its messages, its tools as providers see them, and the
     settings of this call. ``cap`` is one that somebody chose: a profile's maximum that the client fills in is none."""
-    cap = cap_of(settings)
-    params = {**_attributes(model, ("n", "modalities", "cached_content")), **settings}
-    if getattr(model, "use_previous_response_id", False):
+    cap, own = cap_of(settings), attributes_of(model, _OF_A_MODEL)
+    params = {name: own[name] for name in _SENT_BY_A_MODEL if name in own} | dict(settings)
+    if own.get("use_previous_response_id"):
         params["previous_response_id"] = "of the last reply"
     return _call(
         messages,
         tools,
         params,
-        model=settings.get("model") or model_of(_attributes(model, _MODEL_NAMES)),
-        provider=provider_of(_ls_provider(model)),
-        cap=cap if cap is not None else own_cap(model),
+        model=settings.get("model") or model_of(own),
+        provider=_provider_by_model(model),
+        cap=cap if cap is not None else _chosen_cap(own),
     )
 
 
@@ -114,8 +122,8 @@ def _call(
     payload: dict[str, Any] = {"messages": [_sent(message) for message in messages]}
     if tools:
         payload["tools"] = tools
-    for name in _SENT_BESIDE:
-        if params.get(name):
+    for name in params.keys() & _SENT_BESIDE:
+        if params[name]:
             payload[name] = params[name]
     candidates = params.get("n")
     return ModelCall(
@@ -124,7 +132,7 @@ def _call(
         provider=provider,
         cap=cap,
         quantity=candidates if type(candidates) is int and candidates > 1 else 1,
-        server_tools=any(is_server_tool(tool) for tool in tools) or bool(params.get("web_search_options")),
+        server_tools=bool((tools and any(is_server_tool(tool) for tool in tools)) or params.get("web_search_options")),
     )
 
 
@@ -132,20 +140,24 @@ def cap_of(params: Mapping[str, Any]) -> int | None:
     """The output cap among call parameters, under any of its names, also inside the nested option objects; of several
     the
     largest, since which one a client sends is its own affair."""
-    stated = [value for name in CAP_NAMES if type(value := params.get(name)) is int and value > 0]
-    for nest in _NESTS:
-        inner = params.get(nest)
-        if isinstance(inner, Mapping) and inner:
-            deeper = cap_of(inner)
-            stated += [] if deeper is None else [deeper]
-    return max(stated, default=None)
+    most = 0
+    for name in params.keys() & _CAP_PLACES:  # most calls have one of a dozen, so the sets meet before anything is read
+        value = params[name]
+        if name in _NESTS:
+            value = cap_of(value) if isinstance(value, Mapping) and value else None
+        if type(value) is int and value > most:
+            most = value
+    return most or None
 
 
 def own_cap(model: Any) -> int | None:
     """The cap that a model object carries because somebody chose it. ChatAnthropic fills in its profile's maximum: no
     choice."""
-    cap = cap_of(_attributes(model, (*CAP_NAMES, *_NESTS)))
-    profile = getattr(model, "profile", None)
+    return _chosen_cap(attributes_of(model, _OF_A_MODEL))
+
+
+def _chosen_cap(own: Mapping[str, Any]) -> int | None:
+    cap, profile = cap_of(own), own.get("profile")
     filled_in = profile.get("max_output_tokens") if isinstance(profile, Mapping) else None
     return None if cap == filled_in else cap
 
@@ -176,14 +188,49 @@ def _sent(message: Any) -> Any:
     fields = getattr(message, "__dict__", None)
     if fields is None or "content" not in fields:
         return message
-    return {name: value for name in _MESSAGE_FIELDS if (value := fields.get(name))}
+    return {name: fields[name] for name in _MESSAGE_FIELDS if fields.get(name)}
 
 
-def _ls_provider(model: Any) -> Any:
+def _provider_by_model(model: Any) -> str | None:
+    """The provider that a model object names; asked of each object once, since LangChain puts a dozen facts together."""
+    known = _providers.get(id(model))
+    if known is not None and known[0]() is model:
+        return known[1]
     read = getattr(model, "_get_ls_params", None)
     stated = read() if callable(read) else None
-    return stated.get("ls_provider") if isinstance(stated, Mapping) else None
+    found = provider_of(stated.get("ls_provider") if isinstance(stated, Mapping) else None)
+    with contextlib.suppress(TypeError):  # an object that takes no weak reference is asked again
+        if len(_providers) >= MAX_PROVIDERS:
+            _providers.clear()
+        _providers[id(model)] = (weakref.ref(model), found)
+    return found
 
 
-def _attributes(model: Any, names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(model, name, None)) is not None}
+def attributes_of(model: Any, names: frozenset[str]) -> dict[str, Any]:
+    """Those attributes that a model object has, and that are not None. A pydantic model takes microseconds for each that
+    it has not, so they are looked for where they can be."""
+    fields, on_class = getattr(model, "__dict__", None), _on_class(type(model), names)  # type: ignore[arg-type]
+    if fields is None or on_class is None:
+        return {name: value for name in names if (value := getattr(model, name, None)) is not None}
+    found = {name: fields[name] for name in fields.keys() & names}
+    for name in on_class:
+        if name not in found:
+            found[name] = getattr(model, name, None)
+    extra = getattr(model, "__pydantic_extra__", None) if hasattr(type(model), "__pydantic_extra__") else None
+    if extra:
+        found |= {name: extra[name] for name in extra.keys() & names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@lru_cache(maxsize=256)
+def _on_class(cls: type, names: frozenset[str]) -> tuple[str, ...] | None:
+    """Which of the names the class answers for (properties, constants); None where it makes names up as they are asked."""
+    computed = ("__getattr__", "__getattribute__")
+    for base in cls.__mro__:
+        if (
+            base is not object
+            and not base.__module__.startswith("pydantic.")
+            and any(n in vars(base) for n in computed)
+        ):
+            return None
+    return tuple(name for name in names if any(name in vars(base) for base in cls.__mro__))

@@ -15,6 +15,18 @@ _PLAIN_INPUT: Final = frozenset({"cache_read", "cache_creation", "audio"})
 _PLAIN_OUTPUT: Final = frozenset({"reasoning", "audio"})
 
 
+def report_of(result: Any) -> tuple[bool, Usage | None]:
+    """:func:`result_is_cache_hit` and :func:`usage_of_result` (None where it is one) in one look."""
+    generations = result.generations
+    if len(generations) == 1 and len(generations[0]) == 1:  # one candidate, as nearly every call asks for
+        message = getattr(generations[0][0], "message", None)
+        stated = getattr(message, "usage_metadata", None)
+        if stated and "total_cost" not in stated:
+            return False, usage_of_message(message)
+    cached = result_is_cache_hit(result)
+    return cached, None if cached else usage_of_result(result)
+
+
 def usage_of_result(result: Any) -> Usage | None:
     """The usage that an ``LLMResult`` states, or None. Of several candidates the maximum; else ``llm_output`` of a
     plain LLM."""
