@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks import record
 from benchmarks.runaway import command as runaway
+from benchmarks.runaway import replay
+from benchmarks.runaway import report as runaway_report
 from benchmarks.scale.constants import measured
 from benchmarks.scale.report import report
 from benchmarks.speed import ROWS
@@ -26,6 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "runaway":
         return runaway.run(options)
+    if options.command == "replay":
+        return replay.run(options)
+    if options.command == "report":
+        return runaway_report.run(options)
     if options.command == "table":
         text = record.table(record.load(options.results))
         record.put_table(README, text) if options.write else print(text)
@@ -60,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--write", action="store_true", help="put it into docs/scale.md")
     scale.add_argument("--seconds", type=float, default=2, help="of virtual time that are watched")
     runaway.add(commands)
+    replay.add(commands)
+    runaway_report.add(commands)
     for command in (speed, table, scale):
         command.add_argument("--results", type=Path, default=RESULTS, help="where figures are recorded")
     return parser

@@ -62,12 +62,16 @@ def cells(
     return found
 
 
+AFTERWARDS: Final = ("command.py", "grid.py", "plots.py", "replay.py", "report.py", "results.py", "statistics.py")
+"""What only plays, counts and shows runs, and decides nothing in them."""
+
+
 def version() -> str:
     """A hash of everything that decides what a run does: this library and the lab."""
     digest = hashlib.sha256()
     for folder in ("agentbudget", "benchmarks/runaway"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".toml"):
+            if path.suffix in (".py", ".toml") and not (folder != "agentbudget" and path.name in AFTERWARDS):
                 digest.update(f"{path.relative_to(ROOT)}\n".encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -70,10 +70,12 @@ class Pause(Struct, frozen=True):
 
 
 class Spawn(Struct, frozen=True):
-    """Start a sub-agent with a budget in nanocredits (None: the parent's); answers ``Task``, or None when it was refused."""
+    """Start a sub-agent with a budget in nanocredits (None: the parent's); answers ``Task``, or None when it was refused.
+    ``thread``: no sub-agent, but another thread of the same one."""
 
     program: Callable[[Any], Program]
     budget: int | None = None
+    thread: bool = False
 
 
 class Join(Struct, frozen=True):

@@ -61,8 +61,10 @@ class Event(Struct):
 class Task:
     """An agent at work: its program, its guard, its chance. ``answer``: what it returned."""
 
-    def __init__(self, lab: World, name: str, guard: Guard, program: Callable[[Task], Program]) -> None:
-        self.lab, self.name, self.guard = lab, name, guard
+    def __init__(
+        self, lab: World, name: str, guard: Guard, program: Callable[[Task], Program], *, is_thread: bool = False
+    ) -> None:
+        self.lab, self.name, self.guard, self._is_thread = lab, name, guard, is_thread
         self.rng = Random(f"{lab.key}/{name}")
         self.is_over, self.is_dead, self.answer = False, False, None
         self.children = list[Task]()
@@ -93,7 +95,7 @@ class Task:
 
     def _end(self, answer: Any) -> None:
         self.is_over, self.answer = True, answer
-        if not self.is_dead:
+        if not (self.is_dead or self._is_thread):
             self.guard.ended()
         for waiter in self.waiting:
             waiter()
@@ -192,10 +194,10 @@ class World:
 
     def _spawn(self, task: Task, spawn: Spawn) -> Task | None:
         name = f"{task.name}/{len(task.children) + 1}"
-        guard = None if self.is_enough else task.guard.child(name, spawn.budget)
+        guard = None if self.is_enough else task.guard if spawn.thread else task.guard.child(name, spawn.budget)
         if guard is None:
             return None
-        child = Task(self, name, guard, spawn.program)
+        child = Task(self, name, guard, spawn.program, is_thread=spawn.thread)
         task.children.append(child)
         self.later(0, child.go)
         return child

@@ -16,10 +16,10 @@ def caller(task: Task) -> Program:
 
 
 def program(task: Task) -> Program:
-    """All of them within the time of one model call."""
+    """Threads of one agent, all within the time of one model call."""
     children = []
     for _ in range(task.params["callers"]):
-        children.append((yield Spawn(caller)))
+        children.append((yield Spawn(caller, thread=True)))
     yield Join(tuple(children))
     return None
 
