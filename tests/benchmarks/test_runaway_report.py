@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ def test_the_headline_is_put_between_the_markers_and_shows_what_we_lose(folder: 
     race = next(line for line in text.splitlines() if line.startswith("| Check-then-act race |"))
     assert race.endswith("| 0 |")
     assert "**stopped wrongly**" in text
+
+
+def test_the_notebook_reads_the_results(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells, in order, as a kernel runs them."""
+    monkeypatch.setenv("RESULTS", str(folder))
+    notebook = json.loads((command.HERE.parent / "examples" / "05_runaway_results.ipynb").read_text("utf-8"))
+    space: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{len(results.load(folder))} runs of 3 scenarios")
+    assert "of 12 stopped" in said
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
