@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.runaway.guard import Policy
+from benchmarks.runaway.peers.policy import PeerPolicy
 from benchmarks.runaway.scenario import Scenario
 
 HERE: Final = Path(__file__).parent
@@ -19,3 +20,13 @@ def _found(folder: str, name: str) -> dict[str, Any]:
 
 SCENARIOS: Final[dict[str, Scenario]] = _found("scenarios", "SCENARIO")
 POLICIES: Final[dict[str, Policy]] = _found("policies", "POLICY")
+
+
+def own() -> list[str]:
+    """Policies that need no environment of their own: what is played when nobody says which."""
+    return [name for name, policy in POLICIES.items() if policy.family != "peer"]
+
+
+def peers() -> list[PeerPolicy]:
+    """The libraries of the package index."""
+    return [policy for policy in POLICIES.values() if isinstance(policy, PeerPolicy)]

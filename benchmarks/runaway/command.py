@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.runaway import grid, results
-from benchmarks.runaway.catalogue import POLICIES, SCENARIOS
+from benchmarks.runaway.catalogue import POLICIES, SCENARIOS, own, peers
 from benchmarks.runaway.measures import label
 
 OURS: Final = ("agentbudget_strict", "agentbudget_leased")
@@ -37,11 +37,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """1 when agentbudget strict or leased broke a promise, else 0."""
+    names = options.policy or [*own(), *(peer.name for peer in peers() if options.peers)]
+    for peer in peers():
+        if peer.name in names:
+            peer.install()
     out: Path = options.out or Path(tempfile.mkdtemp(prefix="runaway-"))
     seeds = 3 if options.smoke and options.seeds is None else options.seeds
     wanted = grid.cells(
         options.scenario or list(SCENARIOS),
-        options.policy or list(POLICIES),
+        names,
         seeds,
         only_default=options.smoke or options.default_only,
     )

@@ -52,14 +52,18 @@ Block = tuple[str, int, str, int, int]
 def cells(
     scenarios: Sequence[str], policies: Sequence[str], seeds: int | None, *, only_default: bool = False
 ) -> list[Cell]:
-    """What is to be played: 30 seeds a cell, 300 of a headline's default; or ``seeds`` of each."""
+    """What is to be played: 30 seeds a cell, 300 of a headline's default; or ``seeds`` of each. What a
+    policy cannot express is left out."""
     found = []
     for name in scenarios:
         scenario = SCENARIOS[name]
         for place in range(1 if only_default else len(scenario.grid)):
             usual = HEADLINE_SEEDS if scenario.headline and place == 0 else SEEDS
-            found += [Cell(name, place, policy, usual if seeds is None else seeds) for policy in policies]
-    return found
+            able = [policy for policy in policies if not scenario.needs & POLICIES[policy].cannot]
+            found += [Cell(name, place, policy, usual if seeds is None else seeds) for policy in able]
+    return sorted(
+        found, key=lambda cell: cell.place > 0
+    )  # the defaults first: a run that is stopped has most of what is asked
 
 
 AFTERWARDS: Final = ("command.py", "grid.py", "plots.py", "replay.py", "report.py", "results.py", "statistics.py")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -77,7 +77,8 @@ class Run(Protocol):
 
 
 class Policy(Protocol):
-    """A file of ``policies/`` has one, called POLICY. ``cannot``: what it has no way to express; such cells are left out."""
+    """A file of ``policies/`` has one, called POLICY. ``family``: baseline, agentbudget or peer. ``cannot``: what it has no
+    way to express (``Scenario.needs``); such cells are left out."""
 
     name: str
     title: str
@@ -85,10 +86,6 @@ class Policy(Protocol):
     cannot: frozenset[str]
 
     def open(self, setting: Setting) -> Run: ...
-
-
-EVERYTHING: Final = frozenset({"change", "sessions", "children"})
-"""What a scenario may need of a policy."""
 
 
 class Plain:

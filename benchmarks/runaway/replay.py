@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.runaway import traffic
-from benchmarks.runaway.catalogue import POLICIES
+from benchmarks.runaway.catalogue import POLICIES, own
 from benchmarks.runaway.guard import Policy
 from benchmarks.runaway.measures import Row, play
 from benchmarks.runaway.provider import MESSAGE_BYTES, MESSAGE_TOKENS, Prompt
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"benchmarks replay: {error}", file=sys.stderr)
         return 2
-    names = options.policy or list(POLICIES)
+    names = options.policy or own()
     console = Console(file=sys.stderr)
     rows: dict[tuple[str, float], list[Row]] = {}
     for scenario in track(found, "runs", console=console):

@@ -40,6 +40,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     within_estimate: bool = True
     headline: bool = False
     usual_step: int = USUAL_STEP
+    needs: frozenset[str] = frozenset()
 
 
 def dollars(params: Params) -> int:

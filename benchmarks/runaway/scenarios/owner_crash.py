@@ -34,5 +34,6 @@ SCENARIO = Scenario(
     provenance="A Ray actor that restarts, a proxy that is redeployed. Counters that are not written down begin at zero. Here "
     "the "
     "counter's holder dies, not the agents.",
-    grid=({"budget": "0.05", "crashes": 12}, {"budget": "0.05", "crashes": 4}), program=program, budget=dollars,
+    grid=({"budget": "0.05", "crashes": 12}, {"budget": "0.05", "crashes": 4}),
+    program=program, budget=dollars, needs=frozenset({"change"}),
 )  # fmt: skip

@@ -23,6 +23,7 @@ SCENARIO = Scenario(
     provenance="A team's month on one key. Budgets by session cannot see it; Langfuse's and LiteLLM's key budgets see it "
     "after the calls "
     "that are under way. Lengths are those of tau-bench's runs.",
-    grid=({"budget": "0.05", "sessions": 5}, {"budget": "0.05", "sessions": 11}), program=program, budget=dollars,
+    grid=({"budget": "0.05", "sessions": 5}, {"budget": "0.05", "sessions": 11}),
+    program=program, budget=dollars, needs=frozenset({"sessions"}),
     wallet=lambda budget: 2 * budget, sessions=lambda params: params["sessions"],
 )  # fmt: skip

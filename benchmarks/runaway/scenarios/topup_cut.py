@@ -34,5 +34,6 @@ SCENARIO = Scenario(
     provenance="What finance does on the day of an incident. A policy that read its budget at the start sees neither; "
     "overspend counts "
     "from what was spent and under way at the cut.",
-    grid=({"budget": "0.1", "cut": CREDIT // 50}, {"budget": "0.05", "cut": CREDIT // 50}), program=program, budget=dollars,
+    grid=({"budget": "0.1", "cut": CREDIT // 50}, {"budget": "0.05", "cut": CREDIT // 50}),
+    program=program, budget=dollars, needs=frozenset({"change"}),
 )  # fmt: skip

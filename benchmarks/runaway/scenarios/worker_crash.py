@@ -35,6 +35,7 @@ SCENARIO = Scenario(
     provenance="Out-of-memory kills and spot instances. Cycles CR-DURABLE-001 to 006 and otari #767 are the same question. "
     "Counters in "
     "memory begin at zero; agentbudget keeps what the dead process had leased until a day has passed, then books it as unknown.",
-    grid=({"budget": "0.1", "crashes": 12}, {"budget": "0.1", "crashes": 5}), program=program, budget=dollars,
+    grid=({"budget": "0.1", "crashes": 12}, {"budget": "0.1", "crashes": 5}),
+    program=program, budget=dollars, needs=frozenset({"change"}),
     usual_step=1_500_000,
 )  # fmt: skip
