@@ -30,6 +30,7 @@ from agentbudget.errors import AgentBudgetError, InvariantBroken, LedgerCorrupt,
 from agentbudget.ledger.entry import Draft, Entry, Sealed, decode, genesis, seal
 from agentbudget.ledger.journal import Batch, DenialNote, Snapshot
 from agentbudget.ledger.store import Store
+from agentbudget.runtime import watching
 from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.owner.checking import malformed, unknown_customer
 from agentbudget.runtime.owner.folding import fold
@@ -220,7 +221,8 @@ class Owner:
             return fault
         if type(command) is Renew:
             self._heard.note(command.holder)
-        hits = _hits(work.known, customer, command) if work.known else _NO_HITS
+        known = {} if isinstance(command, _ENDS) and self._is_open(customer, command) else work.known
+        hits = _hits(known, customer, command) if known else _NO_HITS
         outcome = loaded.account.handle(command, now_us=now_us, hits=hits)
         loaded.used_us = now_us
         work.touched[customer] = loaded
@@ -247,7 +249,7 @@ class Owner:
         self._write(Batch(entries=work.entries, snapshots=snapshots, denials=work.denials))
 
     def _write(self, batch: Batch) -> None:
-        self._journal.commit(batch)
+        watching.commit(self._journal, batch)
         self._has_committed = True
 
     def _find(self, requests: Sequence[Request], new: dict[str, list[Command]]) -> dict[tuple[str, str], Sealed]:
