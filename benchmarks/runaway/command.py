@@ -28,6 +28,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--seeds", type=int, help="runs a cell (default: 30, and 300 in the first cell of a headline's scenario)"
     )
+    parser.add_argument(
+        "--peers", action="store_true", help="the peers too, each in an environment that is made for it"
+    )
     parser.add_argument("--parallel", choices=("processes", "ray"), default="processes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--default-only", action="store_true", help="only the first parameters of each scenario's grid")

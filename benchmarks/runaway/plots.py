@@ -17,6 +17,8 @@ from benchmarks.runaway.results import by_cell
 
 COLOURS: Final = {"baseline": "#8a8f98", "agentbudget": "#1f6feb", "peer": "#c2571a"}
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "d")
+TOP: Final = 5
+"""Budgets that the picture of one session is high."""
 STEPS_OF: Final = ("none", "step_count", "post_hoc", "agentbudget_leased", "agentbudget_breaker")
 
 
@@ -130,7 +132,7 @@ def _session(path: Path) -> Path:
     """One run of the tool loop, played again: what has been billed after each step."""
     scenario, seed = SCENARIOS["tool_loop"], 1
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    budget = 1.0
+    budget, right = 1.0, 0.1
     for policy in STEPS_OF:
         played = play(scenario, scenario.grid[0], POLICIES[policy], seed)
         budget = played.row.budget / 1e9
@@ -140,12 +142,14 @@ def _session(path: Path) -> Path:
             total += cost
             xs.append(end_us / 6e7)
             ys.append(total / 1e9)
+        right = max(right, next((x for x, y in zip(xs, ys, strict=True) if y > TOP * budget), 0.0))
         colour = COLOURS[POLICIES[policy].family]
         axes.step(xs, ys, where="post", label=POLICIES[policy].title, color=colour, linestyle=_LINES[policy])
         axes.plot(xs[-1:], ys[-1:], "x" if policy != "none" else "", color=colour)
     axes.axhline(budget, color="#b3261e", linewidth=1)
     axes.annotate("budget", (0, budget), xytext=(2, 3), textcoords="offset points", color="#b3261e")
-    axes.set_ylim(0, 5 * budget)
+    axes.set_ylim(0, TOP * budget)
+    axes.set_xlim(0, right)
     axes.set_xlabel("minutes (virtual)")
     axes.set_ylabel("billed, credits")
     axes.set_title(f"{scenario.title}, seed {seed}; a cross where the agent was stopped", fontsize=10)

@@ -6,6 +6,7 @@ import argparse
 import base64
 import csv
 import html
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, Final
 from benchmarks.runaway import results
 from benchmarks.runaway.catalogue import POLICIES, SCENARIOS
 from benchmarks.runaway.measures import label
-from benchmarks.runaway.statistics import share_of
 
 CAPTIONS: Final = {
     "overspend": "Overspend by policy, over all faults.",
@@ -24,6 +24,8 @@ CAPTIONS: Final = {
 }
 START, END = "<!-- runaway -->", "<!-- /runaway -->"
 SHOWN: Final = ("none", "step_count", "post_hoc", "check_then_act", "soft_alert", "agentbudget_leased")
+FIRST: Final = ("tool_loop", "race", "low_estimates", "healthy_bursty")
+"""What the README shows of it: two faults that we win, one that nobody wins, and honest work that we stop."""
 STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;"
     "font-size:13px}td,th{border-bottom:1px solid #ddd;padding:.2rem .6rem;text-align:right}td:nth-child(-n+3),th:nth-child(-n+3)"
@@ -41,6 +43,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("report", help="pictures and one HTML page of what the runaway lab found")
     parser.add_argument("folder", type=Path, help="what --out named")
     parser.add_argument("--readme", type=Path, help="also put the headline table between this file's markers")
+    parser.add_argument("--keep", type=Path, help="also copy the summary and the pictures to this folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,36 +65,52 @@ def run(options: argparse.Namespace) -> int:
     (folder / "report.html").write_text(page(summary, results.place(folder), pictures), "utf-8")
     print(folder / "report.html")
     if options.readme is not None:
-        before, _, rest = options.readme.read_text("utf-8").partition(START)
-        text = f"{before}{START}\n{headline(summary, results.place(folder))}\n{END}{rest.partition(END)[2]}"
-        options.readme.write_text(text, "utf-8")
+        put(options.readme, headline(summary, results.place(folder)))
+    if options.keep is not None:
+        keep(folder, options.keep)
     return 0
 
 
+def put(readme: Path, table: str) -> None:
+    """The table in the place of the last one."""
+    before, _, rest = readme.read_text("utf-8").partition(START)
+    readme.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """What the table rests on, beside the other recorded results."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in (results.SUMMARY, results.PLACE, *(f"{stem}.png" for stem in CAPTIONS)):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, kept / name)
+
+
 def headline(summary: Sequence[dict[str, str]], place: dict[str, Any]) -> str:
-    """Markdown: the headline scenarios, what is billed beyond the budget by policy; of honest work, what is stopped wrongly."""
+    """Markdown: what is billed beyond the budget by policy; of honest work, what is stopped wrongly."""
     cells = {(line["scenario"], line["policy"]): line for line in summary if _is_default(line)}
-    names = [policy for policy in SHOWN if any(key[1] == policy for key in cells)]
-    lines = [f"| fault | {' | '.join(POLICIES[name].title for name in names)} |", f"|---|{'---:|' * len(names)}"]
-    for scenario in SCENARIOS.values():
-        if scenario.headline and (scenario.name, names[0]) in cells:
-            shown = [_shown(cells[scenario.name, name], honest=scenario.honest) for name in names]
-            what = f"{scenario.title} at 1.25 x its cost: **stopped wrongly**" if scenario.honest else scenario.title
-            lines.append(f"| {what} | {' | '.join(shown)} |")
+    peers = [name for name, policy in POLICIES.items() if policy.family == "peer"]
+    names = [policy for policy in (*SHOWN, *peers) if any(key[1] == policy for key in cells)]
     runs = max(int(line["runs"]) for line in cells.values())
-    upper = 100 * share_of(0, runs).high
-    note = (
-        f"Billed beyond the budget, mean (most) of {runs} seeds; no run beyond it means at most {upper:.1f} % of runs (95 %). "
-        f"Version {place['version']}, {place['runs']} runs; `python -m benchmarks runaway --out DIR`, then `report DIR`."
-    )
-    return "\n".join([*lines, "", note])
+    what = f"billed beyond the budget: mean (most) of {runs} seeds at {place['commit']}"
+    lines = [f"| {what} | {' | '.join(POLICIES[name].title for name in names)} |", f"|---|{'---:|' * len(names)}"]
+    for scenario in (SCENARIOS[name] for name in (SCENARIOS if set(names) & set(peers) else FIRST)):
+        if (scenario.name, names[0]) in cells:
+            shown = [_shown(cells.get((scenario.name, name)), honest=scenario.honest) for name in names]
+            times = scenario.grid[0].get("times")
+            words = (
+                f"{scenario.title} at {times} x its cost: **stopped wrongly**" if scenario.honest else scenario.title
+            )
+            lines.append(f"| {words} | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def _is_default(line: dict[str, str]) -> bool:
     return line["params"] == label(SCENARIOS[line["scenario"]].grid[0])
 
 
-def _shown(line: dict[str, str], *, honest: bool) -> str:
+def _shown(line: dict[str, str] | None, *, honest: bool) -> str:
+    if line is None:
+        return "left out"
     if honest:
         return f"{100 * int(line['false_stops']) / int(line['runs']):.0f} %"
     if not int(line["over_runs"]):

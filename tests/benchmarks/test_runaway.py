@@ -202,6 +202,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, capsys: pyt
     assert "race" in capsys.readouterr().out
 
 
+def test_what_is_played_when_nobody_says_which_is_every_policy_but_the_peers(tmp_path: Path) -> None:
+    ask = ["runaway", "--scenario", "race", "--seeds", "1", "--default-only", "--workers", "1", "--out", str(tmp_path)]
+    assert command.main(ask) == 0
+    played = [row.policy for row in results.load(tmp_path)]
+    assert played == [name for name, policy in POLICIES.items() if policy.family != "peer"]
+
+
 def test_processes_and_this_process_write_the_same(tmp_path: Path) -> None:
     for workers in ("1", "2"):
         ask = [

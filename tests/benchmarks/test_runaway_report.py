@@ -15,7 +15,7 @@ from benchmarks.runaway import report, results
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lab")
     ask = ["runaway", "--seeds", "2", "--workers", "1", "--out", str(out)]
-    for scenario in ("tool_loop", "healthy_long", "race"):
+    for scenario in ("tool_loop", "healthy_long", "healthy_bursty", "race"):
         ask += ["--scenario", scenario]
     for policy in report.SHOWN:
         ask += ["--policy", policy]
@@ -37,9 +37,10 @@ def test_the_headline_is_put_between_the_markers_and_shows_what_we_lose(folder: 
     pytest.importorskip("matplotlib")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n", "utf-8")
-    assert command.main(["report", str(folder), "--readme", str(readme)]) == 0
+    assert command.main(["report", str(folder), "--readme", str(readme), "--keep", str(tmp_path / "kept")]) == 0
     text = readme.read_text("utf-8")
-    assert text.startswith(f"before\n{report.START}\n| fault | none |")
+    assert text.startswith(f"before\n{report.START}\n| billed beyond the budget: mean (most) of 2 seeds")
+    assert (tmp_path / "kept" / "summary.csv").read_bytes() == (folder / "summary.csv").read_bytes()
     assert text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     race = next(line for line in text.splitlines() if line.startswith("| Check-then-act race |"))
@@ -59,8 +60,8 @@ def test_the_notebook_reads_the_results(
             assert cell["outputs"] == []
             exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
     said = capsys.readouterr().out
-    assert said.startswith(f"{len(results.load(folder))} runs of 3 scenarios")
-    assert "of 12 stopped" in said
+    assert said.startswith(f"{len(results.load(folder))} runs of 4 scenarios")
+    assert "of 22 stopped" in said
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
