@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from msgspec.structs import replace
 
 from agentbudget.account.commands import ReleaseHold, SettleHold
 from agentbudget.amounts import USD, Amount
@@ -13,6 +16,9 @@ from agentbudget.catalog import Usage
 from agentbudget.catalog.usage import counts_of
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
+from agentbudget.runtime.host import ignore
+from agentbudget.runtime.leases.session_leases import SessionLeases
+from agentbudget.runtime.leases.upkeep import end_unheard, lapsed_while_open
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.steps.asking import Priced
 from agentbudget.runtime.steps.failures import proves_not_billed
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 End: TypeAlias = SettleHold | ReleaseHold
 _log = logging.getLogger("agentbudget")
 
+_NO_USAGE: Final[dict[str, int]] = {}
 HELD: Final = ("hold", "")
 STATED: Final = ("stated", "")
 """Tariffs of steps that no rate prices: at what was held, or at what the caller stated."""
@@ -93,11 +100,26 @@ def came_so_far(priced: Priced, output_tokens: int) -> int:
 
 def failure(step: Step, error: BaseException | None) -> End:
     """The command that ends a step that failed: it gives everything back where nothing can be billed, else charges by policy
-    what the step may have cost: of a stream, its input and what came."""
+    what the step may have cost."""
     name = type(error).__name__ if error is not None else None
-    if not step._is_dispatched or step._of.on_unknown == "release" or proves_not_billed(error):
-        return ReleaseHold(step.id, error=name)
-    priced, lease = step._priced, step._lease
+    is_known = step._meter is not None and step._meter.seen is not None
+    if is_known or (step._is_dispatched and step._of.on_unknown == "charge" and not proves_not_billed(error)):
+        return _left(step, name)
+    return ReleaseHold(step.id, error=name)
+
+
+def cut(step: Step, error: BaseException) -> End:
+    """The command that ends a stream which this side cut: it charges what came, whatever the policy for unknown outcomes is."""
+    return _left(step, type(error).__name__)
+
+
+def _left(step: Step, name: str | None) -> SettleHold:
+    """A step that ends before its work did: at the largest usage that it stated, else at a guess: of a stream, its input and
+    what came. A settlement still corrects a guess."""
+    priced, lease, seen = step._priced, step._lease, None if step._meter is None else step._meter.seen
+    if seen is not None:
+        whole = seen if seen.output_tokens >= step._came else replace(seen, output_tokens=step._came)
+        return settlement(step.id, priced, step._link, whole, None, step._passed_us)
     nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
     used = seconds_of(None, step._passed_us)
     if lease is not None:
@@ -105,3 +127,54 @@ def failure(step: Step, error: BaseException | None) -> End:
     return SettleHold(
         step.id, nano, used, outcome="unknown", error=name, rate="unknown", lease=None if lease is None else lease.id
     )
+
+
+def settled_on_lease(step: Step, usage: Any, amount: Amount | USD | None) -> Settlement | None:
+    """``Step.settle``, without a plan, on the path of every leased step; None when it had ended."""
+    priced, link = step._priced, step._of.link
+    now_us = link.clock.monotonic_us()
+    if usage is None:
+        nano, tariff = (priced.amount, HELD) if amount is None else (link.nano(amount), STATED)
+        counts, model, used = _NO_USAGE, None, priced.measures
+        passed_us = now_us - step._started_us
+        if passed_us > SECOND_US or used.get("seconds") != 1:
+            used = used | seconds_of(None, passed_us)
+    else:
+        if type(usage) is not Usage:
+            usage = Usage.of(usage)
+        counts, model = counts_of(usage), usage.model
+        nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
+        tariff = (rate, priced.catalog.version)
+        used = priced.measures | used_of(priced, usage, now_us - step._started_us)
+    answer = settlement_on_lease(step.id, nano, priced.amount)
+    own: SessionLeases = step._own  # type: ignore[assignment]
+    if own.book(step._lease, step._n, step.id, nano, used, tariff, counts, model, now_us, step._ended, answer):  # type: ignore[arg-type]
+        return answer
+    return None
+
+
+def lapsed_with_its_lease(step: Step, command: End) -> bool:
+    """Whether the owner refused a guess because the whole lease had lapsed: then what it charges corrects the lapse."""
+    own, lease, n = step._own, step._lease, step._n
+    if own is None or lease is None or not isinstance(command, SettleHold) or n not in lease.open:
+        return False
+    lapsed_while_open(own, lease, n, command)
+    step._ended(settlement_on_lease(step.id, command.amount, step._priced.amount))
+    return True
+
+
+def hand_over(step: Step, command: End) -> None:
+    """Have a step ended by this command without waiting for the answer."""
+    own, lease, link = step._own, step._lease, step._link
+    if own is not None and lease is not None:  # the collector may have interrupted who holds the session's lock
+        if isinstance(
+            command, ReleaseHold
+        ):  # the owner never hears of the end, so whoever asks again has to find it here
+            answer = Settlement(step.id, "released")
+        else:
+            answer = settlement_on_lease(step.id, command.amount, step._priced.amount)
+        own.holder.later(partial(end_unheard, own, lease, step._n, command, step._ended, answer))
+        return
+    link.host.live.discard(step.id)
+    with contextlib.suppress(OwnerUnavailable):  # nobody to tell: the hold lapses by the same policy (law L5)
+        link.host.submit(link.customer, command, ignore)
