@@ -291,11 +291,30 @@ def test_a_stream_within_its_cap_asks_for_nothing(customer: Customer, mode: str)
     session.close()
 
 
-def test_chunks_may_bring_many_tokens(customer: Customer) -> None:
-    session, step = begin(customer, "leased", budget=1)
+def test_an_assumed_cap_is_metered_by_the_tokens_of_its_chunks(customer: Customer) -> None:
+    with customer.session(budget=1, assume_max_output_tokens=100) as session:
+        step = session.reserve("llm", model="m-1", input_tokens=10, cap_enforced=False, dispatched=True)
+        assert step.hold == HELD
+        with pytest.raises(BudgetDenied):
+            list(step.wrap(["word " * 300] * 3, usage_of, lambda item: item.count(" ")))
+        assert step.settle().charged == Credits("0.61")
+
+
+def test_a_stream_that_keeps_its_cap_is_not_cut_for_a_count_that_is_too_high(customer: Customer) -> None:
+    """Bytes say of English twice its tokens; what is charged is what the usage says."""
+    session, step = begin(customer, "leased", budget=HELD)
+    items = [*["word"] * 100, Usage(input_tokens=10, output_tokens=100)]
+    assert list(step.wrap(items, usage_of, lambda item: 0 if isinstance(item, Usage) else 2)) == items
+    assert step.settle().charged == HELD
+    session.close()
+
+
+def test_what_surely_came_cuts_a_request_with_a_cap(customer: Customer) -> None:
+    session, step = begin(customer, "leased", budget=HELD)
+    step.meter(400, at_least=100)
     with pytest.raises(BudgetDenied):
-        list(step.wrap(["word " * 300] * 3, usage_of, lambda item: item.count(" ")))
-    assert step.settle().charged == Credits("0.61")
+        step.meter(4, at_least=1)
+    assert step.settle().charged == HELD
     session.close()
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from msgspec import Struct
 
@@ -25,18 +25,19 @@ from agentbudget.runtime.host import Plan, arun, run
 from agentbudget.runtime.leases.lease import Lease
 from agentbudget.runtime.leases.session_leases import SessionLeases
 from agentbudget.runtime.link import Link
-from agentbudget.runtime.steps import ends, streams
+from agentbudget.runtime.steps import ends, on_lease, streams
 from agentbudget.runtime.steps.asking import Ask, Priced
 from agentbudget.runtime.steps.current import STEP
 from agentbudget.runtime.steps.ends import End
 from agentbudget.runtime.views import Settlement, StepState, settlement_of
+from agentbudget.runtime.watching import under
 
 if TYPE_CHECKING:
     from agentbudget.runtime.session import Session
+    from agentbudget.telemetry.seen import StepSeen
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
-_NO_USAGE: Final[dict[str, int]] = {}
 
 
 class Step(Struct, eq=False, weakref=True):
@@ -65,6 +66,7 @@ class Step(Struct, eq=False, weakref=True):
     _came: int = 0
     _meter: streams.Meter | None = None
     _parts: int = 0
+    _seen: StepSeen | None = None
 
     @property
     def session(self) -> str:
@@ -138,7 +140,7 @@ class Step(Struct, eq=False, weakref=True):
         booked (a lapse, or :meth:`fail`) it corrects, once.
         """
         if self._state is None and self._lease is not None and not self._end:
-            answer = ends.settled_on_lease(self, usage, amount)
+            answer = on_lease.settled(self, usage, amount)
             if answer is not None:
                 return answer
         if self._is_correctable and not (usage is None and amount is None):
@@ -192,20 +194,17 @@ class Step(Struct, eq=False, weakref=True):
         """Note output that came: it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
 
-    def meter(self, output_tokens: int = 1) -> None:
-        """:meth:`count`, and hold more where it passes what is held. Where that is refused, the step ends, charged for what
-        came, and ``BudgetDenied`` is raised: cut the stream."""
-        self._came += output_tokens
-        meter = self._metered()
-        if self._came > meter.limit and self.is_open:
-            run(self._link.host, self._link.customer, streams.keeping_up(self, meter))
+    def meter(self, output_tokens: int = 1, *, at_least: int | None = None) -> None:
+        """:meth:`count`, and hold more where output passes what is held (``at_least``: tokens that surely came, where the count
+        is an estimate; of a request with a cap only those count for this). Where more is refused, the step ends, charged for
+        what came, and ``BudgetDenied`` is raised: cut the stream."""
+        if streams.counted(self, output_tokens, at_least) > 0:
+            run(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()))
 
-    async def ameter(self, output_tokens: int = 1) -> None:
+    async def ameter(self, output_tokens: int = 1, *, at_least: int | None = None) -> None:
         """:meth:`meter`, awaited."""
-        self._came += output_tokens
-        meter = self._metered()
-        if self._came > meter.limit and self.is_open:
-            await arun(self._link.host, self._link.customer, streams.keeping_up(self, meter))
+        if streams.counted(self, output_tokens, at_least) > 0:
+            await arun(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()))
 
     def _metered(self) -> streams.Meter:
         if self._meter is None:
@@ -215,8 +214,8 @@ class Step(Struct, eq=False, weakref=True):
     def wrap(
         self, items: Iterable[T], usage_of: Callable[[T], Usage | None], tokens_of: Callable[[T], int] | None = None
     ) -> streams.Stream[T]:
-        """The stream's items, metered as they come (``tokens_of``: output tokens of an item; None: one each). ``usage_of``
-        gives the usage that an item states, else None.
+        """The stream's items, metered as they come (``tokens_of``: output tokens of an item, rather too many than too few;
+        None: one each). ``usage_of`` gives the usage that an item states, else None.
 
         The step is settled by the last usage, before that item is passed on; a usage in every item is a running total, of which
         the largest counts. Output beyond the cap is held as it comes; where that is refused, the stream is closed, charged
@@ -275,10 +274,12 @@ class Step(Struct, eq=False, weakref=True):
     def _run(self, plan: Plan[Settlement], timeout_seconds: float | None = None) -> Settlement:
         if self._answer is not None:
             return self._answer
-        return run(self._link.host, self._link.customer, plan, timeout_seconds)
+        return run(self._link.host, self._link.customer, under(self._seen, plan), timeout_seconds)
 
     async def _arun(self, plan: Plan[Settlement]) -> Settlement:
-        return self._answer if self._answer is not None else await arun(self._link.host, self._link.customer, plan)
+        if self._answer is not None:
+            return self._answer
+        return await arun(self._link.host, self._link.customer, under(self._seen, plan))
 
     def _dispatch(self) -> Plan[None]:
         yield DispatchHold(self.id)
@@ -319,13 +320,13 @@ class Step(Struct, eq=False, weakref=True):
         """Send the step's end. The first one decided stands; ``setdefault`` is atomic, and safe inside the
         collector."""
         command = self._end.get("end") or self._end.setdefault("end", decide())
-        if self._ended_on_lease(command):
+        if on_lease.ended(self, command):
             assert self._answer is not None
             return self._answer
         try:
             answer = yield command
         except HoldResolved as error:
-            if ends.lapsed_with_its_lease(self, command):
+            if on_lease.lapsed(self, command):
                 assert self._answer is not None
                 return self._answer
             self._resolve(error.state)
@@ -335,20 +336,8 @@ class Step(Struct, eq=False, weakref=True):
     def _ended(self, answer: Settlement) -> None:
         """The step has ended on its lease: with the session's lock held, so that nobody else can end it meanwhile."""
         self._answer, self._state = answer, answer.state
-
-    def _ended_on_lease(self, command: End) -> bool:
-        """End a step of a lease in this process; False where the owner has to: it holds the step, it must book a guess, or it
-        has ended the step already."""
-        own, lease, n = self._own, self._lease, self._n
-        if own is None or lease is None:
-            return False
-        if isinstance(command, ReleaseHold):
-            answer = Settlement(self.id, "released")
-            own.release(lease, n, self._ended, answer)
-        elif command.outcome == "settled":
-            answer = ends.settlement_on_lease(self.id, command.amount, self._priced.amount)
-            own.settle(lease, n, command, self._ended, answer)
-        return self._answer is not None
+        if self._seen is not None:
+            self._seen.resolved(answer.state, answer)
 
     def _resolved(self, answer: Settled) -> Settlement:
         if self._answer is None:
@@ -361,6 +350,8 @@ class Step(Struct, eq=False, weakref=True):
 
     def _resolve(self, state: str) -> None:
         self._state = state  # type: ignore[assignment]
+        if self._seen is not None:
+            self._seen.resolved(state, self._answer)
         if self._lease is None:
             self._link.host.live.discard(self.id)
 
@@ -380,14 +371,17 @@ class Step(Struct, eq=False, weakref=True):
         """End the step without waiting for the answer: for the collector, and for generators that are being closed."""
         if self._state is not None or self._born != generation():  # what was begun before a fork is the parent's
             return
-        ends.hand_over(self, self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit())))
+        command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
+        if self._seen is not None:
+            self._seen.abandoned(command)
+        on_lease.hand_over(self, command)
 
     def __del__(self) -> None:
         if self._state is not None:
             return
-        if (
-            self._ask.key is not None and not self._end
-        ):  # a caller's own key may have another holder: its hold is left to lapse
+        if self._ask.key is not None and not self._end:  # it may have another holder: its hold is left to lapse
             self._link.host.live.discard(self.id)
+            if self._seen is not None:
+                self._seen.forgotten()
         else:
             self.abandon()

@@ -35,15 +35,23 @@ fit, an eighth, and so on, down to what has come."""
 
 class Meter:
     """What is known of a step's output while it comes. ``limit``: output tokens that the hold covers; ``seen``: the largest
-    usage that was stated; ``grows_by``: how much more to ask for next."""
+    usage that was stated; ``grows_by``: how much more to ask for next; ``surely``: tokens that came, at the least.
 
-    __slots__ = ("grows_by", "items", "limit", "seen")
+    A request with a cap brings no more than that, unless its provider ignores it: only what surely came says so, for a count by
+    bytes may be twice the truth, and would cut streams that keep their cap. Where a cap is only assumed, the count decides."""
+
+    __slots__ = ("grows_by", "is_capped", "items", "limit", "seen", "surely")
 
     def __init__(self, step: Step) -> None:
-        priced = step._priced
+        priced, ask = step._priced, step._ask
         self.limit = sys.maxsize if priced.cap is None or not priced.is_priced else priced.cap
+        self.is_capped = ask.max_output_tokens is not None or ask.cap_enforced
         self.seen: Usage | None = None
-        self.items, self.grows_by = 0, GROWS_BY
+        self.items, self.surely, self.grows_by = 0, step._came, GROWS_BY
+
+    def beyond(self, came: int) -> int:
+        """Output tokens that the hold does not cover; 0 or less where it does."""
+        return (self.surely if self.is_capped else came) - self.limit
 
     def hear(self, usage: Usage, *, brings_output: bool, counts_tokens: bool) -> Usage | None:
         """Take in a usage that an item states; the whole usage, if it is the stream's last word."""
@@ -64,17 +72,27 @@ def heard(
         return None
     meter.items += 1
     tokens = tokens_of(item) if tokens_of is not None else 1 if usage is None else 0
-    step._came += tokens
+    if tokens:
+        step._came += tokens
+        meter.surely += 1
     if usage is None:
         return None
     return meter.hear(usage, brings_output=tokens > 0, counts_tokens=tokens_of is not None)
+
+
+def counted(step: Step, output_tokens: int, at_least: int | None) -> int:
+    """Count output of an open step; how much of it the hold does not cover."""
+    meter = step._metered()
+    step._came += output_tokens
+    meter.surely += output_tokens if at_least is None else at_least
+    return meter.beyond(step._came) if step.is_open else 0
 
 
 def keeping_up(step: Step, meter: Meter) -> Plan[None]:
     """Hold more for the output that came; where that is refused, end the step by what came and raise the refusal."""
     from agentbudget.runtime.steps import extending, reserving
 
-    need = step._came - meter.limit
+    need = meter.beyond(step._came)
     try:
         while meter.grows_by > need:
             wanted = extending.wider(step._priced, meter.grows_by)
@@ -130,7 +148,7 @@ class Stream(Generic[T]):
             usage = heard(step, meter, item, self._usage_of, self._tokens_of)
             if usage is not None:
                 step.settle(usage)
-            elif step._came > meter.limit and step._state is None:
+            elif meter.beyond(step._came) > 0 and step._state is None:
                 run(step._link.host, step._link.customer, keeping_up(step, meter))
             return item
         except StopIteration:
@@ -191,7 +209,7 @@ class AsyncStream(Generic[T]):
             usage = heard(step, meter, item, self._usage_of, self._tokens_of)
             if usage is not None:
                 await step.asettle(usage)
-            elif step._came > meter.limit and step._state is None:
+            elif meter.beyond(step._came) > 0 and step._state is None:
                 await arun(step._link.host, step._link.customer, keeping_up(step, meter))
             return item
         except StopAsyncIteration:
