@@ -194,12 +194,14 @@ class Step(Struct, eq=False, weakref=True):
         """Note output that came: it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
 
-    def meter(self, output_tokens: int = 1, *, at_least: int | None = None) -> None:
+    def meter(
+        self, output_tokens: int = 1, *, at_least: int | None = None, timeout_seconds: float | None = None
+    ) -> None:
         """:meth:`count`, and hold more where output passes what is held (``at_least``: tokens that surely came, where the count
         is an estimate; of a request with a cap only those count for this). Where more is refused, the step ends, charged for
         what came, and ``BudgetDenied`` is raised: cut the stream."""
         if streams.counted(self, output_tokens, at_least) > 0:
-            run(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()))
+            run(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()), timeout_seconds)
 
     async def ameter(self, output_tokens: int = 1, *, at_least: int | None = None) -> None:
         """:meth:`meter`, awaited."""
