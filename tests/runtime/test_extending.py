@@ -329,6 +329,16 @@ def test_output_metered_by_hand_is_cut_too(customer: Customer, mode: str) -> Non
     session.close()
 
 
+def test_output_that_was_held_for_by_hand_is_not_held_for_again(customer: Customer) -> None:
+    session, step = begin(customer, "leased")
+    stream = step.wrap(["word"] * 300, usage_of)
+    next(stream)
+    step.extend(200)
+    list(stream)
+    assert step.hold == Credits("0.61")
+    session.close()
+
+
 def test_a_fixed_price_is_not_metered(customer: Customer) -> None:
     with customer.session(budget=1) as session:
         step = session.reserve("llm", model="m-1", amount=1, dispatched=True)

@@ -156,7 +156,8 @@ class Truth:
         for n, one in open_steps.items():
             name = f"{lease}.{n}"
             known = self.steps.setdefault(name, Step(name, process, lease, one.amount, one.dispatched, charges))
-            if known.state == "open":  # nor how much it had got
+            if known.state == "open":  # nor, perhaps, how much it had got
+                must(one.amount >= known.amount, "L1", name, "holds", known.amount, "and its spool says", one.amount)
                 known.amount = one.amount
 
     # --- at the end ---

@@ -34,6 +34,8 @@ def extending(step: Step, output_tokens: int, amount: Amount | USD | None) -> Pl
     refused = yield from grow(step, wanted, note=True)
     if refused is not None:
         yield from reserving.deny(step._of, refused)
+    if step._meter is not None:
+        step._meter.limit += output_tokens
 
 
 def wider(priced: Priced, output_tokens: int) -> Priced:
