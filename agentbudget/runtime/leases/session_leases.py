@@ -130,7 +130,8 @@ class SessionLeases:
                 renew, sender = lease.resent(), None
             else:
                 claim.done = done
-                renew = lease.message(self.holder.id, now_us, ask=claim.hold, back=True, ran=self.ran)
+                ask = claim.hold
+                renew = lease.message(self.holder.id, now_us, ask=ask, back=True, ran=self.ran, grows=claim.grows)
                 sender = claim
         self.send(lease, renew, sender)
 
@@ -263,13 +264,7 @@ class SessionLeases:
             return answer
         if now_us >= self.holder.alive_until_us:
             return None  # heard so late that the owner may take this process for gone
-        n = lease.take(
-            claim.hold.amount,
-            claim.hold.measures,
-            now_us,
-            now_us + self.holder.wall_offset_us,
-            dispatched=claim.dispatched,
-        )
+        n = claim.take(now_us, now_us + self.holder.wall_offset_us)
         if not n:
             return None  # its time is over already, or the spool is full: ask again
         claim.n, self.ran = n, True

@@ -6,6 +6,7 @@ Called by the keeper's thread (``holder.py``); steps never wait for it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from agentbudget.account.commands import CorrectLease, ReleaseHold, Renew, SettleHold
@@ -107,12 +108,15 @@ def _leak(own: SessionLeases, lease: Lease, n: int) -> SettleHold | ReleaseHold:
     )  # fmt: skip
 
 
-def end_unheard(own: SessionLeases, lease: Lease, n: int, command: SettleHold | ReleaseHold) -> None:
-    """End a step without waiting for anybody."""
+def end_unheard(
+    own: SessionLeases, lease: Lease, n: int, command: SettleHold | ReleaseHold,
+    ended: Callable[[Any], None] = nothing, answer: Any = None,
+) -> None:  # fmt: skip
+    """End a step without waiting for anybody; ``ended(answer)`` is called if it ends here, and not at the owner."""
     if isinstance(command, ReleaseHold):
-        own.release(lease, n, nothing)
+        own.release(lease, n, ended, answer)
     elif command.outcome == "settled":
-        own.settle(lease, n, command, nothing)
+        own.settle(lease, n, command, ended, answer)
     else:
         _guess(own, lease, n, command)
 
