@@ -56,7 +56,7 @@ class SessionSeen:
 
     def denied(self, decision: Decision) -> None:
         """It could not be opened."""
-        event = Event(names.SESSION_DENIED, time.time_ns(), denial(self, decision))
+        event = Event(names.SESSION_DENIED, denial(self, decision), time.time_ns())
         self._end("denied", {}, (event,))
 
     def closed(self, spent: int | None = None, remaining: int | None = None, steps: int = 0, denials: int = 0) -> None:
@@ -122,7 +122,7 @@ class StepSeen:
         """It may not run."""
         self.decided_ns = time.perf_counter_ns() - self.asked_ns
         self.held = decision.need.nano
-        event = Event(names.STEP_DENIED, time.time_ns(), denial(self.session, decision, self))
+        event = Event(names.STEP_DENIED, denial(self.session, decision, self), time.time_ns())
         reason = decision.reason or "refused"
         self._end("denied", None, 0, event, reason)
 

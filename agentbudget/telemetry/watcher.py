@@ -29,8 +29,8 @@ MAX_WAITING: Final = 8_192
 """Things that wait to be written, some hundred bytes each: a quarter of a second of the tightest loop."""
 ROUND_SECONDS: Final = 0.05
 """The thread takes what came in so long at once: waking it for each step would cost more than the step."""
-MOST_MEASURED: Final = 100
-"""Steps in one round whose distributions are recorded, so 2,000 a second; beyond that they are a sample. Counters count all."""
+MOST_MEASURED: Final = 50
+"""Steps in one round whose distributions are recorded, so 1,000 a second; beyond that they are a sample. Counters count all."""
 FLUSH_SECONDS: Final = 2.0
 SAID_AGAIN_SECONDS: Final = 300.0
 
@@ -165,6 +165,7 @@ class Watch:
     def _run(self) -> None:
         while True:
             tell = self._waiting.get()
+            self._bell.wait(ROUND_SECONDS)
             self._measured = 0
             while True:
                 try:
@@ -175,7 +176,6 @@ class Watch:
                     tell = self._waiting.get_nowait()
                 except queue.Empty:
                     break
-            self._bell.wait(ROUND_SECONDS)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until everything that was handed over is with the providers; whether it is."""
