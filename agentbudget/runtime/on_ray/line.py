@@ -61,7 +61,7 @@ class Line:
         self._flying: list[Call] = []
         self._living: set[str] = set()
         self._news, self._said_at = 0, 0.0
-        self._is_listening = self._is_over = self._is_refused = self._is_lost = False
+        self._is_listening = self._is_deaf = self._is_over = self._is_refused = self._is_lost = False
         self._thread = threading.Thread(target=self._run, name=f"agentbudget-{seat.name}", daemon=True)
 
     @property
@@ -183,7 +183,7 @@ class Line:
         self._is_refused = isinstance(reply, ray_wire.Refused)
         if isinstance(reply, ray_wire.Refused):
             raise ray_wire.why(reply)
-        self.why, self._said_at = None, time.monotonic()
+        self.why, self._said_at, self._is_deaf = None, time.monotonic(), False
         if reply.owner == self.owner:
             self._living.update(living)
             self._living.difference_update(gone)
@@ -283,7 +283,7 @@ class Line:
         """Say that this process works on nothing any more, and answer whoever is left."""
         if not self._shared.is_broken and self.owner:
             try:
-                self._seat.send(self._message(leaving=True)[0])
+                self._seat.leave(self._message(leaving=True)[0])
             except self._gone:
                 _log.debug("the owner %s was gone before this process left", self.name)
         self.outbox.extend(self._flying)
@@ -298,18 +298,19 @@ class Line:
     # --- news -----------------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Be told when something is asked back, if anybody here wants to know."""
-        if not self._shared.nudges or self._is_listening or not self.owner or self._shared.is_closed:
+        """Be told when something is asked back, if anybody here wants to know. An owner that could not be listened to must first
+        answer again: one that is gone would be asked thousands of times a second."""
+        if not self._shared.nudges or not self.owner or self._shared.is_closed or self._is_listening or self._is_deaf:
             return
         bell = self._bell  # called by a thread of Ray's, which must not wait: it only rings
         self._is_listening = True
         try:
             self._seat.listen(self.owner, self._news, lambda told: bell.put(_News(told)))
         except self._gone:
-            self._is_listening = False
+            self._is_listening, self._is_deaf = False, True
 
     def _hear_news(self, news: _News) -> None:
-        self._is_listening = False
+        self._is_listening, self._is_deaf = False, news.told is None
         if isinstance(news.told, tuple):
             owner, number = news.told
             if owner == self.owner and number > self._news:

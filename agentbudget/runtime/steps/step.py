@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from msgspec import Struct
 
-from agentbudget.account.commands import DispatchHold, Kind, OnUnknown, ReleaseHold, SettleHold
+from agentbudget.account.commands import DispatchHold, Kind, ReleaseHold, SettleHold
 from agentbudget.account.decision import Settled
 from agentbudget.amounts import USD, Amount, Credits
 from agentbudget.catalog import Usage
@@ -32,7 +32,7 @@ from agentbudget.runtime.link import Link
 from agentbudget.runtime.steps import ends, on_lease, streams
 from agentbudget.runtime.steps.asking import Ask, Priced
 from agentbudget.runtime.steps.current import STEP
-from agentbudget.runtime.steps.failures import proves_not_billed
+from agentbudget.runtime.steps.ends import End
 from agentbudget.runtime.views import Settlement, StepState, settlement_of
 from agentbudget.runtime.watching import under
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
-End = SettleHold | ReleaseHold
 _NO_USAGE: Final[dict[str, int]] = {}
 
 
@@ -80,10 +79,6 @@ class Step(Struct, eq=False, weakref=True):
     @property
     def _link(self) -> Link:
         return self._of.link
-
-    @property
-    def _on_unknown(self) -> OnUnknown:
-        return self._of.on_unknown
 
     @property
     def kind(self) -> Kind:
@@ -182,18 +177,25 @@ class Step(Struct, eq=False, weakref=True):
         """Note output that came (a stream's chunk): it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
 
-    def wrap(self, items: Iterable[T], usage_of: Callable[[T], Usage | None]) -> Iterator[T]:
+    def wrap(
+        self, items: Iterable[T], usage_of: Callable[[T], Usage | None], tokens_of: Callable[[T], int] | None = None
+    ) -> Iterator[T]:
         """The stream's items, settled as soon as one of them states the usage (``usage_of`` gives it for the item that
         ends the reply, else None), before that item is passed on. A stream left early charges its input and what
         came."""
         self._streaming = True
         self.dispatched()
-        return streams.wrapped(self, items, usage_of)
+        return streams.wrapped(self, items, usage_of, tokens_of)
 
-    def awrap(self, items: AsyncIterable[T], usage_of: Callable[[T], Usage | None]) -> AsyncIterator[T]:
+    def awrap(
+        self,
+        items: AsyncIterable[T],
+        usage_of: Callable[[T], Usage | None],
+        tokens_of: Callable[[T], int] | None = None,
+    ) -> AsyncIterator[T]:
         """:meth:`wrap` for an asynchronous stream."""
         self._streaming = True
-        return streams.awrapped(self, items, usage_of)
+        return streams.awrapped(self, items, usage_of, tokens_of)
 
     # --- context manager ----------------------------------------------------------------------------------------------
 
@@ -349,18 +351,7 @@ class Step(Struct, eq=False, weakref=True):
         return ends.settlement(self.id, self._priced, self._link, usage, amount, self._passed_us)
 
     def _failure(self, error: BaseException | None) -> End:
-        name = type(error).__name__ if error is not None else None
-        if not self._is_dispatched or self._on_unknown == "release" or proves_not_billed(error):
-            return ReleaseHold(self.id, error=name)
-        nano = ends.came_so_far(self._priced, self._came) if self._streaming or self._came else self._priced.amount
-        lease = self._lease
-        used = ends.seconds_of(None, self._passed_us)
-        if lease is not None:
-            used = self._priced.measures | used
-        return SettleHold(
-            self.id, nano, used, outcome="unknown", error=name, rate="unknown",
-            lease=None if lease is None else lease.id,
-        )  # fmt: skip
+        return ends.failure(self, error)
 
     def abandon(self) -> None:
         """End the step without waiting for the answer: for the collector, and for generators that are being closed."""
