@@ -221,7 +221,10 @@ def handled(
 
 
 def _answer(reply: Any) -> str:
-    return "refused" if isinstance(reply, Decision) and not reply.allowed else type(reply).__name__
+    refused = (
+        reply if isinstance(reply, Decision) else getattr(reply, "refused", None)
+    )  # of a renewal, what became of its ask
+    return "refused" if refused is not None and not refused.allowed else type(reply).__name__
 
 
 def commit(journal: Store, batch: Batch) -> None:

@@ -163,10 +163,13 @@ the same work."""
 
 def frameworks_span(current: Span, kind: str) -> bool:
     """Whether the current span is a framework's for this very step, and no other step has taken it."""
-    attributes = getattr(current, "attributes", None)
-    if not attributes or not current.is_recording() or names.STEP_ID in attributes:
+    try:
+        attributes = getattr(current, "attributes", None)
+        if not attributes or not current.is_recording() or names.STEP_ID in attributes:
+            return False
+        said = attributes.get("gen_ai.operation.name") or attributes.get("openinference.span.kind")
+    except Exception:  # a span of somebody else's making, which must not stop a step
         return False
-    said = attributes.get("gen_ai.operation.name") or attributes.get("openinference.span.kind")
     return said in OPERATIONS.get(kind, ())
 
 

@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,8 @@ class Watch:
         self._meters = None if meters is None else meters_of(meters, VERSION, frozenset(metric_ids), depths)
         self._logger = None if loggers is None else loggers.get_logger(names.SCOPE, VERSION)
         self.open: dict[int, StepSeen] = {} if self._meters is None else self._meters.open
-        self.sessions: dict[int, SessionSeen] = {}
+        self.sessions: weakref.WeakSet[SessionSeen] = weakref.WeakSet()
+        self.born = 0
         self._said_at = 0.0
         self._born()
 
@@ -61,7 +63,8 @@ class Watch:
     def forked(self) -> None:
         """In a forked child: what waits is the parent's, and so is what is open."""
         self.open.clear()
-        self.sessions.clear()
+        self.sessions = weakref.WeakSet()
+        self.born += 1
         self._born()
 
     # --- for the runtime --------------------------------------------------------------------------------------------------------
@@ -79,10 +82,10 @@ class Watch:
                 self.failed(error)
         return Place(nowhere() if parent is None else parent)
 
-    def put(self, write: Write) -> None:
+    def put(self, write: Write, *, in_collector: bool = False) -> None:
         """Have a span written."""
         if self._writer is not None:
-            self._hand_over(lambda: self._write(write()))
+            self._hand_over(lambda: self._write(write()), starts=not in_collector)
 
     def step_over(
         self, seen: StepSeen, write: Write | None, outcome: str, reason: str, charged: int | None, overrun: int,
@@ -191,7 +194,7 @@ class Watch:
 
     def farewell(self) -> None:
         """The process ends: sessions that are still open end with it."""
-        for seen in list(self.sessions.values()):
+        for seen in list(self.sessions):
             seen.closed()
         self.flush()
 
