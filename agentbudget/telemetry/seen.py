@@ -62,6 +62,10 @@ class SessionSeen:
         event = Event(names.SESSION_DENIED, denial(self, decision), time.time_ns())
         self._end("denied", {}, (event,))
 
+    def unavailable(self) -> None:
+        """Nobody answered, so it was not opened."""
+        self._end("unavailable", {})
+
     def closed(self, spent: int | None = None, remaining: int | None = None, steps: int = 0, denials: int = 0) -> None:
         """It was closed, or this process left it (``spent`` None). Amounts are nanocredits."""
         found: dict[str, Value] = {}
