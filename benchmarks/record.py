@@ -110,12 +110,14 @@ def _mark(met: bool | None) -> str:
 
 
 def _places(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """A line for each machine: what was measured on it when, at which commit."""
+    found: dict[str, dict[str, list[str]]] = {}
     for name, row in _in_order(rows):
-        place = row["day"], row["commit"], row["machine"].partition(", load")[0]
-        found.setdefault(place, []).append(name)
+        where, when = row["machine"].partition(", load")[0], f"{row['day']} at {row['commit']}"
+        found.setdefault(where, {}).setdefault(when, []).append(name)
     return [
-        f"Measured {day} at {commit}: {', '.join(names)}. {where}." for (day, commit, where), names in found.items()
+        f"Measured on {where}: " + "; ".join(f"{', '.join(names)} {when}" for when, names in times.items()) + "."
+        for where, times in found.items()
     ]
 
 

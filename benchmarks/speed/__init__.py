@@ -22,6 +22,7 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "lease": _of("leased", "lease"),
     "threads": _of("leased", "threads"),
     "sessions": _of("leased", "sessions"),
+    "telemetry": _of("watched", "telemetry_row"),
     "drain": _of("drain", "drain"),
     "renew": _of("renewals", "renew"),
     "step": _of("owner", "one_caller"),
