@@ -165,7 +165,8 @@ class Recalls:
         self._let_be(hold)
 
     def gone(self, hold: HoldState) -> None:
-        """Nobody waits for the lease any more: it has answered, or ended."""
+        """The lease has ended: nobody waits for it any more, and nobody asks for its ticket, whose turn others would wait for."""
+        self.leave(hold.step)
         for who in self._waiting.pop(hold.step, ()):
             self.tickets[who].silent.pop(hold.step, None)
         self._due.pop(hold.step, None)

@@ -127,6 +127,10 @@ class Catalog:
             raise InvalidRequest(f"{plan_id!r} is no plan of catalog {self.version}; it knows {known}", "plan")
         return terms
 
+    def money_of(self, nano: int) -> tuple[float, str]:
+        """What so many nanocredits are worth, to be shown: an amount of a currency, as exact as a float is."""
+        return float(nano / self._nano_per_unit), self.currency
+
     def usd(self, amount: USD) -> int:
         """Nanocredits that so many US dollars buy, half to even. Raises :class:`InvalidRequest` if credits are priced
         otherwise."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from agentbudget import telemetry
 from agentbudget.account.commands import CreateCustomer
 from agentbudget.catalog import Catalog
 from agentbudget.clock import Clock, SystemClock
@@ -61,6 +62,8 @@ class Runtime:
         self.holder = None if isinstance(host, ReadHost) else self._as_holder(host, spools)
         self.is_closed = False
         register(self)
+        telemetry.start()
+        telemetry.register(host)
         self.customers = Customers(self)
         self.ledger = Ledger(archive, self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -12,7 +13,6 @@ import msgspec
 
 from agentbudget.account.commands import (
     CloseSession,
-    FanOut,
     FundSession,
     Kind,
     OnDenied,
@@ -21,10 +21,12 @@ from agentbudget.account.commands import (
     Read,
     SetPaused,
 )
-from agentbudget.account.decision import Decision, Opened, SessionView
+from agentbudget.account.decision import Decision, SessionView
 from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
+from agentbudget.runtime import watching
+from agentbudget.runtime.fanning import fanning_out
 from agentbudget.runtime.host import Plan, arun, run
 from agentbudget.runtime.leases.session_leases import SessionLeases
 from agentbudget.runtime.link import Link
@@ -38,6 +40,7 @@ from agentbudget.runtime.views import SessionStatus, status_of
 
 if TYPE_CHECKING:
     from agentbudget.runtime.carriers import SessionHandle
+    from agentbudget.telemetry.seen import SessionSeen
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
@@ -52,7 +55,7 @@ class Session:
 
     __slots__ = (
         "__weakref__", "_denied", "_is_open", "_last", "_own", "_terms", "_tokens", "feature", "id", "link", "on_denied",
-        "on_unknown", "parent", "workflow",
+        "on_unknown", "parent", "seen", "workflow",
     )  # fmt: skip
 
     def __init__(self, link: Link, terms: Terms, *, parent: Session | None = None) -> None:
@@ -63,6 +66,7 @@ class Session:
         self.feature: str | None = terms.command.feature or (parent.feature if parent else None)
         self.workflow: str | None = terms.command.workflow or (parent.workflow if parent else None)
         self._is_open = False
+        self.seen: SessionSeen | None = None
         self._own: SessionLeases | None = None
         self._last: SessionView | None = None
         self._denied: Decision | None = None
@@ -126,7 +130,7 @@ class Session:
         """The step, where what is leased covers it, else what is asked and its cost, as far as it is known."""
         if not self._is_open or self._terms.mode == "strict":
             return Ask(kind=kind, **what), None
-        link = self.link
+        link, since_ns = self.link, 0 if self.seen is None else time.perf_counter_ns()
         known = link.stated.find(kind, self.feature, what)
         if known is not None:
             ask, cost, key = known
@@ -137,7 +141,7 @@ class Session:
             except UnknownPrice:
                 return ask, None  # refused where refusals are
             key = lease_key(ask)
-        return reserving.at_once(self, ask, cost, key) or (ask, cost)
+        return reserving.at_once(self, ask, cost, key, since_ns) or (ask, cost)
 
     async def areserve(self, kind: Kind, **what: Unpack[StepArguments]) -> Step:
         """:meth:`reserve`, awaited. A cancelled one gives back what it may have held."""
@@ -174,13 +178,13 @@ class Session:
     ) -> list[Session]:
         """Open ``n`` children at once, as many as fit; when fewer than ``at_least`` (default: all) fit, none and a
         refusal."""
-        return self.run(self._fanning_out(n, budget_each, at_least, stated))
+        return self.run(fanning_out(self, n, budget_each, at_least, stated))
 
     async def afan_out(
         self, n: int, budget_each: Amount | USD, at_least: int | None = None, **stated: Unpack[SessionArguments]
     ) -> list[Session]:
         """:meth:`fan_out`, awaited."""
-        return await self.arun(self._fanning_out(n, budget_each, at_least, stated))
+        return await self.arun(fanning_out(self, n, budget_each, at_least, stated))
 
     # --- the session itself -------------------------------------------------------------------------------------------
 
@@ -253,6 +257,7 @@ class Session:
 
     def __enter__(self) -> Self:
         self.run(self.opening())
+        watching.session_entered(self)
         self._tokens.append(SESSION.set(self))
         return self
 
@@ -266,6 +271,7 @@ class Session:
 
     async def __aenter__(self) -> Self:
         await self.arun(self.opening())
+        watching.session_entered(self)
         self._tokens.append(SESSION.set(self))
         return self
 
@@ -278,6 +284,7 @@ class Session:
                 await self.aclose()
 
     def _leave(self) -> None:
+        watching.session_left(self)
         if self._tokens:
             with contextlib.suppress(ValueError):  # entered in another context, whose value was never here
                 SESSION.reset(self._tokens.pop())
@@ -308,6 +315,9 @@ class Session:
             return
         if self.parent is not None:
             yield from self.parent.opening()
+        yield from watching.opening(self, self._opening())
+
+    def _opening(self) -> Plan[None]:
         if self.link.holder is not None:
             self.link.holder.start()
         yield from self.link.keep_plan()
@@ -367,32 +377,10 @@ class Session:
         if self._own is not None:
             self._own.drain()
             yield from self._own.settling_up()
+        yield from watching.under(self.seen, self._ending())
+        watching.session_closed(self.seen, self._last)
+
+    def _ending(self) -> Plan[None]:
         with contextlib.suppress(InvalidRequest):  # closed before, by somebody else
             self._last = yield Read("session", self.id)
         yield CloseSession(self.id)
-
-    def _fanning_out(
-        self, n: int, budget_each: Amount | USD, at_least: int | None, stated: SessionArguments
-    ) -> Plan[list[Session]]:
-        if type(n) is not int or n < 1:
-            raise InvalidRequest(f"{n!r} is no number of children: give 1 or more", "n")
-        if stated.get("id") is not None or "budget" in stated:
-            raise InvalidRequest("children of a fan-out have generated ids and one budget_each", "id")
-        yield from self.opening()
-        terms = terms_of(self.link, {**stated, "budget": budget_each}, parent=self.id, inherited=self._terms)
-        children = [Session(self.link, renamed(terms), parent=self) for _ in range(n)]
-        command = FanOut(
-            self.id, tuple(child._terms.command for child in children), n if at_least is None else at_least
-        )
-        answer = yield from self.link.asked(command)
-        if isinstance(answer, Decision):
-            yield from reserving.deny(self, answer)
-        return _opened(children, answer)
-
-
-def _opened(children: list[Session], answer: Opened) -> list[Session]:
-    opened = set(answer.sessions)
-    kept = [child for child in children if child.id in opened]
-    for child in kept:
-        child._is_open = True
-    return kept

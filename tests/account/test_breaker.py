@@ -196,6 +196,14 @@ def test_an_allowed_step_between_ends_a_row_of_refusals() -> None:
     assert desk.session("s").state == "open"
 
 
+def test_a_rule_that_comes_into_force_stops_nobody_for_refusals_of_before() -> None:
+    desk = guarded(None)
+    for number in range(5):
+        desk.hold(f"r{number}", "s", 10**7)
+    desk.send(c.AssignPlan(replace(PREPAID, plan="strict", breaker=Breaker(refusals_in_row=2))))
+    assert allowed(desk.hold("a", "s", 1))
+
+
 def test_a_probe_that_is_refused_does_not_count() -> None:
     desk = guarded(Breaker(refusals_in_row=2))
     for number in range(5):

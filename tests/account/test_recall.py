@@ -339,6 +339,15 @@ def test_who_no_longer_asks_keeps_nobody_waiting(desk: Desk) -> None:
     assert isinstance(desk.hold("second", "t", 8), Held)
 
 
+def test_who_waits_by_a_lease_that_is_closed_keeps_nobody_waiting(desk: Desk) -> None:
+    """Its holder asks anew by another lease, and nobody by this one."""
+    opened(desk, "lease:K", 1, session="t", holder="p2")
+    ticket(desk.send(renew("lease:K", 2, "t", "p2", ask=step(50, "t"))))
+    ticket(desk.hold("second", "t", 8))
+    desk.send(renew("lease:K", 2, "t", "p2", close=True))
+    assert isinstance(desk.hold("second", "t", 8), Held)
+
+
 def test_while_others_wait_a_lease_gets_one_step_and_a_top_up_none(desk: Desk) -> None:
     opened(desk, "lease:K", 1, session="t", holder="p2")
     ticket(desk.hold("first", "t", 50))

@@ -21,8 +21,14 @@ warnings.simplefilter("ignore")
 from langchain.agents import create_agent
 from agentbudget_langchain import BudgetMiddleware, ScriptedChatModel
 model, tools = ScriptedChatModel(model="gpt-5-mini", replies=["done"]), []
+import atexit, os
+from agentbudget.testing.provider import fake_provider
+serving = fake_provider()
+os.environ.update(OPENAI_BASE_URL=(served := serving.__enter__()).openai_url, OPENAI_API_KEY="none")
+atexit.register(serving.__exit__, None, None, None)
+os.environ.update(ANTHROPIC_BASE_URL=served.url, ANTHROPIC_API_KEY="none")
 """
-"""What a reader has already: a model, tools, and LangChain."""
+"""What a reader has already: a model, tools, LangChain, and keys of providers."""
 
 
 def name(page: Path) -> str:

@@ -96,10 +96,16 @@ def lasting_rules(world: World, hold: Hold, now: int) -> list[str]:
         "max_steps": rules.max_steps is not None and world.steps_since_rest(session.id) >= rules.max_steps,
         "max_depth": rules.max_depth is not None and world.depth(hold.session) > rules.max_depth,
         "repeat": rules.repeat is not None and _repeats(_since_rest(world, session), hold, *rules.repeat),
-        "refusals_in_row": rules.refusals_in_row is not None and session.refusals_in_row >= rules.refusals_in_row,
         "error_burst": rules.error_burst is not None and session.errors_in_row >= rules.error_burst,
     }
     return [*_time_and_rate(world, hold, now), *(rule for rule, fires in fired.items() if fires)]
+
+
+def refused_too_often(world: World, session: SessionFact) -> bool:
+    """Whether a refusal that was just counted opens the circuit. Only then is it asked: a rule that comes into force later stops
+    nobody for refusals of before."""
+    most = world.breaker(session.id).refusals_in_row
+    return most is not None and session.refusals_in_row >= most
 
 
 def _time_and_rate(world: World, hold: Hold, now: int) -> list[str]:

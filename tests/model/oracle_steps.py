@@ -8,7 +8,7 @@ from agentbudget.account import commands as ask
 from agentbudget.account.decision import Done, Held, Settled
 from agentbudget.errors import HoldResolved, InvalidRequest, KeyConflict
 from tests.model.oracle_facts import Debt, Ending, GrantFact, Piece, Recalled, Refused, StepFact
-from tests.model.oracle_gates import context_of, lasting_rules, only_leases_break_it, refusing
+from tests.model.oracle_gates import context_of, lasting_rules, only_leases_break_it, refused_too_often, refusing
 from tests.model.oracle_levels import Asker, Levels
 from tests.model.oracle_tickets import Shortage
 from tests.model.oracle_world import OVERDRAFT, RECEIVABLE, World
@@ -122,7 +122,8 @@ class Steps:
         if refused and command.note_refusal and not session.closed:
             session.refusals += 1
             session.refusals_in_row += 1
-            if not session.latched and lasting_rules(self.world, command, now):  # this alone of a refusal is an entry
+            opens = bool(lasting_rules(self.world, command, now)) or refused_too_often(self.world, session)
+            if opens and not session.latched:  # this alone of a refusal is an entry
                 session.latched, self.world.last_us = True, now
                 self.world.ask_back(self.world.leases(session.id))
 

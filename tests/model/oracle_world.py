@@ -194,7 +194,8 @@ class World:
             self.sights.append("no answer to a recall" if not heard else "answer to an earlier recall")
 
     def over(self, step: StepFact) -> None:
-        """Nobody waits for the lease any more."""
+        """The lease has ended: nobody waits for it any more, and nobody asks for its own ticket."""
+        self.queue.tickets.pop(step.id, None)
         self.queue.answered(step.id, self.queue.moment)
         step.lease.due = 0
 

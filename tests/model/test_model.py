@@ -17,8 +17,8 @@ from tests.model.reached import REQUIRED
 from tests.scale import SCALE
 
 _STEPS = 50
-_ROUND, _MORE_ROUNDS = 200, 3
-"""The rarest sights come about once in 50 examples; by chance a run may miss one, so it may go on looking for a while."""
+_ROUND, _MORE_ROUNDS = 200, 15
+"""The rarest sights come about once in 100 examples, and often together; a run that misses one goes on looking for a while."""
 _ORACLE_MAY_IMPORT = {
     "agentbudget.catalog.terms", "agentbudget.account.commands", "agentbudget.account.decision", "agentbudget.account",
     "agentbudget.amounts", "agentbudget.errors", "msgspec",

@@ -40,6 +40,18 @@ def test_what_holders_do_not_give_back_is_refused_when_all_have_answered() -> No
     assert refused.reason == "insufficient_credits"
 
 
+def test_an_answer_to_one_recall_is_none_to_a_later_one() -> None:
+    pair = opened()
+    pair.send(ask.IssueGrant("g", 20))
+    pair.send(lease("lease:a", 5, 4))
+    assert isinstance(pair.send(hold("first", 8)), Recalling)
+    pair.beat("p1")
+    assert isinstance(pair.send(hold("second", 8)), Recalling)
+    pair.send(tell("lease:a", 2, heard=pair.told["p1"]))  # it had heard of the first only
+    assert isinstance(pair.send(hold("first", 8)), Decision)
+    assert isinstance(pair.send(hold("second", 8)), Recalling)
+
+
 def test_a_silent_lease_is_waited_for_for_a_second_and_a_half() -> None:
     pair = opened()
     pair.send(ask.IssueGrant("g", 20))

@@ -11,26 +11,31 @@ import pytest
 
 from agentbudget.account.commands import Command, SettleHold
 from agentbudget.account.decision import Held, Settled
+from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime.machine.calls import Call
 from agentbudget.runtime.on_ray.actor import RayOwner
 from agentbudget.runtime.on_ray.line import Line
 from agentbudget.runtime.on_ray.shared import Shared
 from tests.ray.seats import owner_of
-from tests.sockets.support import PATIENCE, START, hold
+from tests.sockets.support import BALANCE, PATIENCE, START, hold
 
 
 class Gone(Exception):
-    """No owner is here; none ever goes in these tests."""
+    """See ``cluster.Gone``."""
+
+    def __init__(self) -> None:
+        self.why, self.for_good = OwnerUnavailable("the test took it away", "owner-0", "ask again"), False
 
 
 class Here:
-    """The place of an owner in this process. A reply is not heard while ``may_hear`` is not set."""
+    """See ``shared.Seat``: the place of an owner in this process. A reply is not heard while ``may_hear`` is not set. Who listens is
+    not kept, and has no news: so Ray ends such a call when the actor is gone."""
 
     name = "owner-0"
 
     def __init__(self, owner: RayOwner) -> None:
-        self._owner, self.said = owner, 0
-        self.is_saying, self.may_hear = threading.Event(), threading.Event()
+        self._owner, self.said, self.listened = owner, 0, 0
+        self.is_saying, self.may_hear, self.was_listened_to = threading.Event(), threading.Event(), threading.Event()
         self.may_hear.set()
 
     def send(self, message: bytes) -> bytes:
@@ -42,7 +47,12 @@ class Here:
         return answer if self.may_hear.wait(seconds) else None
 
     def listen(self, owner: str, news: int, done: Callable[[object], None]) -> None:
-        """There is never any news."""
+        self.listened += 1
+        done(None)
+        self.was_listened_to.set()
+
+    def leave(self, message: bytes) -> None:
+        self._owner.serve(message)
 
 
 @pytest.fixture
@@ -51,8 +61,12 @@ def here(tmp_path: Path) -> Here:
 
 
 @pytest.fixture
-def line(here: Here) -> Iterator[Line]:
-    shared = Shared(PATIENCE)
+def shared() -> Shared:
+    return Shared(PATIENCE)
+
+
+@pytest.fixture
+def line(here: Here, shared: Shared) -> Iterator[Line]:
     opened = Line(here, Gone, shared)
     opened.open()
     for command in START:
@@ -96,3 +110,18 @@ def test_a_caller_whose_bug_raises_takes_no_answer_from_the_others(here: Here, l
     put(line, hold("a"), bug)
     assert type(answer_of(line, hold("b"))) is Held
     assert type(answer_of(line, SettleHold("a", 5))) is Settled
+
+
+def test_an_owner_that_cannot_be_listened_to_is_not_asked_for_news_again_until_it_has_answered(
+    here: Here, shared: Shared, line: Line
+) -> None:
+    """An actor that is gone for good fails each such call at once, and a process that is idle has nothing to say to it: it would
+    call as fast as it can, for ever."""
+    before = here.said
+    shared.nudges.append(lambda: None)
+    for _ in range(3):
+        answer_of(line, BALANCE)
+    assert here.was_listened_to.wait(PATIENCE)
+    line.ring()
+    answer_of(line, BALANCE)
+    assert here.listened <= here.said - before

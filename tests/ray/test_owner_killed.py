@@ -26,7 +26,7 @@ from agentbudget.runtime.on_ray.owners import Owners
 from agentbudget.runtime.owner.owner import Owner
 from tests.leases.spending import books, is_sound
 from tests.ray import work
-from tests.ray.ending import kill_owner, pid_of
+from tests.ray.ending import kill_owner, pid_of, seat_of
 from tests.ray.folder_store import FolderStore
 from tests.scale import SCALE
 from tests.sockets.support import BALANCE, GRANTED, PREPAID, START, balance, hold
@@ -104,6 +104,43 @@ def test_a_killed_owner_serves_again_within_seconds_and_callers_wait_for_it(open
         work.spend(session, 10)
         assert runtime.host.owner != first
         assert session.status().spent.nano == 20
+
+
+def test_an_owner_that_is_ended_while_it_is_asked_is_ended_and_made_again(opened: Any) -> None:
+    """L4: whoever ends it waits for that actor to be gone, not for its name: another has it at once."""
+    runtime = opened()
+    acme = runtime.customers.create("acme", plan="postpaid")
+    ledger, stop, failed = runtime.settings.ledger, threading.Event(), list[BaseException]()
+
+    def go_on(session: Any) -> None:
+        try:
+            while not stop.is_set():
+                work.spend(session, 1)
+        except BaseException as error:
+            failed.append(error)
+
+    with acme.session(budget=1, mode="strict") as session:
+        asking = threading.Thread(target=go_on, args=(session,))
+        asking.start()
+        first = pid_of(ledger)
+        for _ in range(KILLS):
+            work.spend(session, 1)
+            seat_of(ledger).kill()
+        work.spend(session, 1)
+        assert pid_of(ledger) != first
+        stop.set()
+        asking.join(60)
+    assert failed == []
+    assert is_sound(runtime)
+
+
+def test_nobody_is_made_to_hear_that_a_process_leaves(ray_cluster: str, tmp_path: Path) -> None:
+    """Else each worker that ends after its owner would leave one behind."""
+    from agentbudget.runtime.on_ray.cluster import Post, Seat, names
+
+    post = Post(hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12], partial(open_folder, str(tmp_path)), Owner)
+    Seat("owner-0", post).leave(b"")
+    assert names(post.ledger) == []
 
 
 def test_who_cannot_wait_is_told_that_the_owner_is_gone(opened: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,20 +126,13 @@ def test_grants_of_work_that_is_done_again_are_made_once(
     assert sum(grant.issued.nano for grant in acme.wallet.grants()) == 10 * 10**9
 
 
-def started(actor_class: Any, session: Session) -> Any:
-    """An actor that runs. Ray now and then cancels a new one before it ran ("all references to the actor were removed", while
-    one is held), and then nothing of it has happened: it is made again."""
-    for _ in range(3):
-        actor = actor_class.remote(session.handle(), name="ann")
-        with contextlib.suppress(ray.exceptions.ActorDiedError):
-            ray.get(actor.__ray_ready__.remote(), timeout=60)
-            return actor
-    pytest.fail("three new actors in a row were cancelled before they ran")
-
-
 def test_an_actor_has_one_child_for_its_life_also_after_a_restart(session: Session, runtime: Runtime) -> None:
     """L3: a restart mints no budget."""
-    actor = started(ray.remote(work.Researcher).options(num_cpus=0, max_restarts=1, max_task_retries=1), session)
+    actor = (
+        ray.remote(work.Researcher)
+        .options(num_cpus=0, max_restarts=1, max_task_retries=1)
+        .remote(session.handle(), name="ann")
+    )
     child, _ = ray.get(actor.ask.remote(60), timeout=60)
     assert ray.get(actor.think.remote(20), timeout=60) == 20
     actor.die.options(max_task_retries=0).remote()

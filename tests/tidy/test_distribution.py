@@ -16,9 +16,8 @@ from agentbudget.errors import InvalidRequest
 from tests.scale import scale_from
 from tests.tidy import rules
 
-SET_UP = (
-    "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[{extra}]' -e integrations/langchain && "
-)
+SET_UP = "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[{extra}]'{integrations} && "
+INTEGRATIONS = [path.parent.name for path in rules.ROOT.glob("integrations/*/pyproject.toml")]
 
 
 def project(folder: Path) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def test_every_dependency_says_why() -> None:
 
 def test_no_extra_asks_an_index_for_the_integration() -> None:
     text = str(project(rules.ROOT)["dependencies"]) + str(project(rules.ROOT)["optional-dependencies"])
-    assert "agentbudget-langchain" not in text
+    assert [name for name in INTEGRATIONS if f"agentbudget-{name.replace('_', '-')}" in text] == []
 
 
 def test_constraints_are_plain_pins_of_every_dependency() -> None:
@@ -61,15 +60,20 @@ def test_constraints_are_plain_pins_of_every_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "extra", "end"),
+    ("name", "extra", "integrations", "end"),
     [
-        ("demo-command", "demo", ".venv/bin/agentbudget demo"),
-        ("test-command", "test", ".venv/bin/python -m pytest -n 2 --dist loadgroup"),
+        ("demo-command", "demo", ["langchain"], ".venv/bin/agentbudget demo"),
+        ("test-command", "test", INTEGRATIONS, ".venv/bin/python -m pytest -n 2 --dist loadgroup"),
     ],
 )
-def test_the_readme_has_a_command_that_sets_up_by_itself(name: str, extra: str, end: str) -> None:
-    readme = (rules.ROOT / "README.md").read_text("utf-8")
-    assert command_of(readme, name) == SET_UP.format(extra=extra) + end
+def test_the_readme_has_a_command_that_sets_up_by_itself(
+    name: str, extra: str, integrations: list[str], end: str
+) -> None:
+    command = command_of((rules.ROOT / "README.md").read_text("utf-8"), name)
+    installed = re.findall(r" -e integrations/(\w+)", command)
+    assert sorted(installed) == sorted(integrations)
+    named = "".join(f" -e integrations/{each}" for each in installed)
+    assert command == SET_UP.format(extra=extra, integrations=named) + end
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from agentbudget.account.commands import Command
 from agentbudget.errors import InvalidRequest, OwnerUnavailable
 from agentbudget.runtime.host import Beat, no_answer_within
 from agentbudget.runtime.machine import wire
+from agentbudget.runtime.watching import carried
 
 Said = Command | Beat | wire.Publish | str
 
@@ -19,13 +20,14 @@ class Call:
     """Something said, until it is answered. ``done`` is called once, whatever happens; a caller who stopped waiting takes it
     away. ``waits``: it blocks a thread, which may read its answer itself."""
 
-    __slots__ = ("customer", "data", "deadline", "done", "seconds", "waits", "what")
+    __slots__ = ("customer", "data", "deadline", "done", "seconds", "trace", "waits", "what")
 
     def __init__(self, customer: str, what: Said, done: Callable[[Any], None], seconds: float) -> None:
         """Raises ``InvalidRequest`` for a command that cannot be written."""
         self.customer, self.what, self.seconds, self.waits = customer, what, seconds, False
         self.done: Callable[[Any], None] | None = done
         self.deadline = time.monotonic() + seconds
+        self.trace = "" if isinstance(what, OTHERS) else carried()
         self.data = (
             what.document if isinstance(what, wire.Publish) else b"" if isinstance(what, OTHERS) else wire.packed(what)
         )
@@ -40,6 +42,12 @@ class Call:
 
 OTHERS: Final = (Beat, wire.Publish, str)
 Outbox = deque[Call]
+
+
+def traces_of(calls: Iterable[Call]) -> list[str]:
+    """The trace of each command among them, in order; empty where none has one."""
+    traces = [call.trace for call in calls if not isinstance(call.what, OTHERS)]
+    return traces if any(traces) else []
 
 
 def end_overdue(calls: deque[Call] | list[Call], owner: str) -> None:

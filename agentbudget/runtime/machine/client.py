@@ -26,7 +26,7 @@ from agentbudget.errors import OwnerUnavailable
 from agentbudget.runtime.host import Beat
 from agentbudget.runtime.machine import wire
 from agentbudget.runtime.machine.answers import received
-from agentbudget.runtime.machine.calls import OTHERS, Call, Outbox, end_overdue
+from agentbudget.runtime.machine.calls import OTHERS, Call, Outbox, end_overdue, traces_of
 from agentbudget.runtime.machine.greeting import BUFFER, GREETING_SECONDS, ROUND_SECONDS, greeted
 from agentbudget.runtime.machine.path import SocketPath
 
@@ -171,7 +171,7 @@ class Line:
         living, gone = self._changes() if self._is_due() else ([], [])
         if not (flying or living or gone):
             return None
-        return wire.framed(wire.Batch(commands, beat, living, gone, publish, sweep))
+        return wire.framed(wire.Batch(commands, beat, living, gone, publish, sweep, traces_of(flying)))
 
     def _is_due(self) -> bool:
         return time.monotonic() >= self._next_living

@@ -68,6 +68,12 @@ class MachineHost:
         """Whether this process owns the ledger now."""
         return self._machine.local is not None
 
+    @property
+    def depth(self) -> int:
+        """Commands that wait here: in the mailbox of the owner, where this process is it, else to be sent."""
+        local = self._machine.local
+        return len(self._machine.outbox) if local is None else local.depth
+
     def late(self, seconds: float) -> OwnerUnavailable:
         return self._machine.late(seconds)
 

@@ -28,6 +28,7 @@ from agentbudget.runtime.owner.living import Living
 from agentbudget.runtime.owner.local_host import LocalHost, process_name
 from agentbudget.runtime.owner.mailbox import Letter, Sheet
 from agentbudget.runtime.owner.owner import again
+from agentbudget.runtime.watching import traced
 
 _log = logging.getLogger("agentbudget")
 
@@ -94,7 +95,7 @@ class Machine:
         local = self.local
         if local is not None:
             try:
-                local.mailbox.put((customer, what, done))
+                local.mailbox.put((customer, what, traced(done)))
             except OwnerUnavailable:
                 if local.mailbox.dead is None or self._is_closed:
                     raise  # full, or closed for good; else the next owner takes it

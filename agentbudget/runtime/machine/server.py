@@ -231,7 +231,7 @@ class SocketServer:
         def done(replies: list[Reply] | None, beaten: Beaten | AgentBudgetError | None) -> None:
             self._answer(client, found, replies, beaten)
 
-        self._came.append(Sheet(requests, done, message.beat, message.publish, message.sweep))
+        self._came.append(Sheet(requests, done, message.beat, message.publish, message.sweep, message.traces))
 
     def _greet(self, client: _Client, hello: wire.Hello) -> None:
         if hello.version != wire.VERSION:

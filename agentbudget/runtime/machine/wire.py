@@ -57,7 +57,8 @@ class Publish(Struct, frozen=True, array_like=True):
 
 class Batch(Struct, frozen=True, array_like=True, tag="batch"):
     """What a process says at once: commands by customer, each packed; a heartbeat; which of its steps live (new ones, and
-    those that ended since); a catalog; and that what is overdue should be ended now."""
+    those that ended since); a catalog; that what is overdue should be ended now; and of each command the trace that it belongs
+    to (W3C ``traceparent``), where somebody traces."""
 
     commands: Annotated[list[tuple[str, bytes]], Meta(max_length=MAX_COMMANDS)]
     beat: Beat | None = None
@@ -65,6 +66,7 @@ class Batch(Struct, frozen=True, array_like=True, tag="batch"):
     gone: list[str] = []
     publish: Publish | None = None
     sweep: bool = False
+    traces: Annotated[list[str], Meta(max_length=MAX_COMMANDS)] = []
 
 
 class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):

@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import msgspec
 
+from agentbudget import telemetry
 from agentbudget.account.commands import Command
 from agentbudget.clock import SECOND_US, Clock, SystemClock
 from agentbudget.errors import AgentBudgetError, InvalidRequest, InvariantBroken, OwnerUnavailable
 from agentbudget.ledger.store import Store
+from agentbudget.runtime import watching
 from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.machine import wire
 from agentbudget.runtime.machine.answers import SentNothing, to_send
@@ -58,6 +60,7 @@ class RayOwner:
         new_owner: Callable[..., Owner] = Owner,
         clock: Clock | None = None,
     ) -> None:
+        telemetry.start()
         self._clock = clock or SystemClock()
         self._new_shards = partial(Shards, name, open_store, self._clock)
         self._new_owner = new_owner
@@ -169,7 +172,11 @@ class RayOwner:
         moved: dict[int, str] = {}
         found = [(customer, wire.unpacked(data)) for customer, data in batch.commands]
         requests: list[Request] = [(name, what) for name, what in found if not isinstance(what, InvalidRequest)]
-        replies = self._shards.handle(requests, moved) if requests else []
+        traces = [
+            trace for trace, (_, what) in zip(batch.traces, found, strict=False) if not isinstance(what, InvalidRequest)
+        ]
+        handle = partial(self._shards.handle, requests, moved)
+        replies = watching.handled(self._shards.full_name, requests, lambda: traces, handle) if requests else []
         self._served += len(requests)
         self._note_recalls(requests, replies)
         beaten = self._other(batch, moved)

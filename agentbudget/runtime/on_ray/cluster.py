@@ -33,7 +33,7 @@ DYING_SECONDS: Final = 10.0
 READY_SECONDS: Final = 5.0
 """How long a seat waits to see that its actor runs."""
 MOST_STARTS: Final = 3
-"""How often an actor is made that Ray cancels before it runs."""
+"""How often an actor is looked for or made that is gone before it answers."""
 Lifetime = Literal["detached", "driver"]
 
 
@@ -146,6 +146,12 @@ class Seat:
             answer = self._there().listen.options(concurrency_group="listen", max_task_retries=0).remote(owner, news)
             answer.future().add_done_callback(lambda future: done(None if future.exception() else future.result()))
 
+    def leave(self, message: bytes) -> None:
+        """Say a last thing, if somebody is there to hear it: nobody is made for that. Raises ``Gone``."""
+        if self._actor is not None:
+            with _Asking(self):
+                self._actor.serve.remote(message)
+
     # --- for people -------------------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, *arguments: object, seconds: float = ASKING_SECONDS) -> Any:
@@ -159,11 +165,14 @@ class Seat:
             raise gone.why from None
 
     def kill(self) -> None:
-        """End the actor for good, and wait until it is gone. Raises ``OwnerUnavailable`` when it does not go."""
-        with contextlib.suppress(Gone), _Asking(self):  # gone before: that is what was wanted, and is looked at below
-            ray.kill(self._there(), no_restart=True)
+        """End the actor for good, and wait until it is gone; another process that still asks for it may have it made again by
+        then. Raises ``OwnerUnavailable`` when it does not go."""
+        actor: Any = None
+        with contextlib.suppress(Gone), _Asking(self):  # gone before: that is what was wanted
+            actor = self._there()
+            ray.kill(actor, no_restart=True)
         deadline = time.monotonic() + DYING_SECONDS
-        while self.name in names(self._post.ledger):
+        while actor is not None and self._named() == actor:
             if time.monotonic() > deadline:
                 raise OwnerUnavailable(
                     f"it was killed {DYING_SECONDS:g} s ago and is still there", self.name, "look at its node"
@@ -183,15 +192,18 @@ class Seat:
             self._actor = self._made() if self._post.may_make else self._found()
         return self._actor
 
-    def _found(self) -> Any:
+    def _named(self) -> Any:
+        """The actor that has the name now, or None."""
         try:
             return ray.get_actor(f"{self._post.ledger}/{self.name}", namespace=NAMESPACE)
         except ValueError:
-            raise Gone(
-                "no owner of this ledger is running, and its file is not on this node",
-                self.name,
-                "open it on its node first",
-            ) from None
+            return None
+
+    def _found(self) -> Any:
+        if (actor := self._named()) is None:
+            what = "no owner of this ledger is running, and its file is not on this node"
+            raise Gone(what, self.name, "open it on its node first")
+        return actor
 
     def _made(self) -> Any:
         post = self._post
@@ -203,7 +215,7 @@ class Seat:
         )  # fmt: skip
         for _ in range(MOST_STARTS - 1):
             actor = options.remote(self.name, post.open_store, post.new_owner)
-            try:  # Ray now and then cancels a new actor before it ran, and then it is made again
+            try:  # one that was found may be about to go: a kill takes effect later, and then it is made again
                 ray.get(actor.__ray_ready__.remote(), timeout=READY_SECONDS)
             except ActorDiedError:
                 continue

@@ -64,6 +64,11 @@ class RayHost:
         names = sorted({line.owner or line.name for line in self._lines.used()})
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
+    @property
+    def depth(self) -> int:
+        """Commands of this process that wait to be sent to owners."""
+        return sum(len(line.outbox) for line in self._lines.used())
+
     def late(self, seconds: float) -> OwnerUnavailable:
         """For whoever waited for a lease: of the owners that do not answer, the first."""
         lines = self._lines.used()

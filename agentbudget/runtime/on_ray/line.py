@@ -22,7 +22,7 @@ from agentbudget.ledger.shards import shard_of
 from agentbudget.runtime.host import Beat
 from agentbudget.runtime.machine import wire
 from agentbudget.runtime.machine.answers import received
-from agentbudget.runtime.machine.calls import Call, Outbox, end_overdue
+from agentbudget.runtime.machine.calls import Call, Outbox, end_overdue, traces_of
 from agentbudget.runtime.on_ray import wire as ray_wire
 from agentbudget.runtime.on_ray.shared import Seat, Shared
 from agentbudget.runtime.owner.owner import again
@@ -62,7 +62,7 @@ class Line:
         self._said: tuple[Any, list[str], list[str]] | None = None  # of those that fly, where it was said already
         self._living: set[str] = set()
         self._news, self._said_at = 0, 0.0
-        self._is_listening = self._is_over = self._is_refused = self._is_lost = False
+        self._is_listening = self._is_deaf = self._is_over = self._is_refused = self._is_lost = False
         self._thread = threading.Thread(target=self._run, name=f"agentbudget-{seat.name}", daemon=True)
 
     @property
@@ -188,7 +188,7 @@ class Line:
         self._is_refused = isinstance(reply, ray_wire.Refused)
         if isinstance(reply, ray_wire.Refused):
             raise ray_wire.why(reply)
-        self.why, self._said_at = None, time.monotonic()
+        self.why, self._said_at, self._is_deaf = None, time.monotonic(), False
         if reply.owner == self.owner:
             self._living.update(living)
             self._living.difference_update(gone)
@@ -218,7 +218,9 @@ class Line:
         live = self._shared.live.copy()
         living = [] if leaving else list(islice(live - self._living, MAX_LIVING))
         gone = list(islice(self._living - live, MAX_LIVING))
-        said = ray_wire.Said(ray_wire.VERSION, self._shared.process, batch.sealed(living, gone), leaving)
+        said = ray_wire.Said(
+            ray_wire.VERSION, self._shared.process, batch.sealed(living, gone, traces_of(self._flying)), leaving
+        )
         return ray_wire.encode(said), living, gone
 
     def _reply(self, answer: Any, deadline: float | None) -> ray_wire.FromOwner:
@@ -308,7 +310,7 @@ class Line:
         """Say that this process works on nothing any more, and answer whoever is left."""
         if not self._shared.is_broken and self.owner:
             try:
-                self._seat.send(self._message(leaving=True)[0])
+                self._seat.leave(self._message(leaving=True)[0])
             except self._gone:
                 _log.debug("the owner %s was gone before this process left", self.name)
         self.outbox.extend(self._flying)
@@ -323,18 +325,19 @@ class Line:
     # --- news -----------------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Be told when something is asked back, if anybody here wants to know."""
-        if not self._shared.nudges or self._is_listening or not self.owner or self._shared.is_closed:
+        """Be told when something is asked back, if anybody here wants to know. An owner that could not be listened to must first
+        answer again: one that is gone would be asked thousands of times a second."""
+        if not self._shared.nudges or not self.owner or self._shared.is_closed or self._is_listening or self._is_deaf:
             return
         bell = self._bell  # called by a thread of Ray's, which must not wait: it only rings
         self._is_listening = True
         try:
             self._seat.listen(self.owner, self._news, lambda told: bell.put(_News(told)))
         except self._gone:
-            self._is_listening = False
+            self._is_listening, self._is_deaf = False, True
 
     def _hear_news(self, news: _News) -> None:
-        self._is_listening = False
+        self._is_listening, self._is_deaf = False, news.told is None
         if isinstance(news.told, tuple):
             owner, number = news.told
             if owner == self.owner and number > self._news:
@@ -373,8 +376,8 @@ class _Batched:
         else:
             self._commands.append((call.customer, call.data))
 
-    def sealed(self, living: list[str], gone: list[str]) -> wire.Batch:
-        return wire.Batch(self._commands, self._beat, living, gone, self._publish, self._sweep)
+    def sealed(self, living: list[str], gone: list[str], traces: list[str]) -> wire.Batch:
+        return wire.Batch(self._commands, self._beat, living, gone, self._publish, self._sweep, traces)
 
 
 def _end(call: Call, answer: Any) -> None:

@@ -17,6 +17,7 @@ from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.machine.wire import Publish
 from agentbudget.runtime.owner.living import Living
 from agentbudget.runtime.owner.owner import Reply, Request, again
+from agentbudget.runtime.watching import Traced
 
 MAX_MAILBOX: Final = 10_000
 """Commands that may wait: at 5,000 a second two seconds of work; beyond that a quick refusal serves callers better."""
@@ -28,13 +29,15 @@ CLOSE: Final = "close"
 
 class Sheet(Struct, gc=False):
     """What another process sent in one frame. ``done`` is called once, on the owner's thread, with the answers in order,
-    and with None when nothing of it was carried out because this owner has gone; it must not raise."""
+    and with None when nothing of it was carried out because this owner has gone; it must not raise. ``traces``: of each request,
+    or empty."""
 
     requests: list[Request]
     done: Callable[[list[Reply] | None, Beaten | AgentBudgetError | None], None]
     beat: Beat | None = None
     publish: Publish | None = None
     sweep: bool = False
+    traces: list[str] = []
 
 
 OTHERS: Final = frozenset((Beat, Publish, Sheet, str))
@@ -118,6 +121,18 @@ class Mailbox:
         if ordinal > newest.ordinal:
             self.catalog = Publish(catalog.document, ordinal)
         return self.catalog.ordinal
+
+
+def traces_of(letters: list[Letter]) -> list[str]:
+    """The trace of each command in these, in order; empty where it has none."""
+    found: list[str] = []
+    for _, what, done in letters:
+        if isinstance(what, Sheet):
+            is_whole = len(what.traces) == len(what.requests)  # else one of them was malformed
+            found += what.traces if is_whole else [""] * len(what.requests)
+        elif type(what) not in OTHERS:
+            found.append(done.trace if isinstance(done, Traced) else "")
+    return found
 
 
 def weakly(callback: Callable[[], None]) -> Callable[[], None]:

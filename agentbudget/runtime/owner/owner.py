@@ -30,6 +30,7 @@ from agentbudget.errors import AgentBudgetError, InvariantBroken, LedgerCorrupt,
 from agentbudget.ledger.entry import Draft, Entry, Sealed, decode, genesis, seal
 from agentbudget.ledger.journal import Batch, DenialNote, Snapshot
 from agentbudget.ledger.store import Store
+from agentbudget.runtime import watching
 from agentbudget.runtime.host import Beat, Beaten
 from agentbudget.runtime.owner.checking import malformed, unknown_customer
 from agentbudget.runtime.owner.folding import fold
@@ -248,7 +249,7 @@ class Owner:
         self._write(Batch(entries=work.entries, snapshots=snapshots, denials=work.denials))
 
     def _write(self, batch: Batch) -> None:
-        self._journal.commit(batch)
+        watching.commit(self._journal, batch)
         self._has_committed = True
 
     def _find(self, requests: Sequence[Request], new: dict[str, list[Command]]) -> dict[tuple[str, str], Sealed]:

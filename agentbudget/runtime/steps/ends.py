@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from agentbudget.account.commands import SettleHold
+from agentbudget.account.commands import ReleaseHold, SettleHold
 from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import Usage
 from agentbudget.catalog.usage import counts_of
@@ -15,8 +15,13 @@ from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.steps.asking import Priced
+from agentbudget.runtime.steps.failures import proves_not_billed
 from agentbudget.runtime.views import Settlement
 
+if TYPE_CHECKING:
+    from agentbudget.runtime.steps.step import Step
+
+End: TypeAlias = SettleHold | ReleaseHold
 _log = logging.getLogger("agentbudget")
 
 HELD: Final = ("hold", "")
@@ -84,3 +89,19 @@ def came_so_far(priced: Priced, output_tokens: int) -> int:
         return priced.amount
     usage = Usage(input_tokens=quote.input_tokens, output_tokens=output_tokens)
     return min(priced.amount, priced.catalog.charge(request, usage).nano)
+
+
+def failure(step: Step, error: BaseException | None) -> End:
+    """The command that ends a step that failed: it gives everything back where nothing can be billed, else charges by policy
+    what the step may have cost: of a stream, its input and what came."""
+    name = type(error).__name__ if error is not None else None
+    if not step._is_dispatched or step._of.on_unknown == "release" or proves_not_billed(error):
+        return ReleaseHold(step.id, error=name)
+    priced, lease = step._priced, step._lease
+    nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
+    used = seconds_of(None, step._passed_us)
+    if lease is not None:
+        used = priced.measures | used
+    return SettleHold(
+        step.id, nano, used, outcome="unknown", error=name, rate="unknown", lease=None if lease is None else lease.id
+    )

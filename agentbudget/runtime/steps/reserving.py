@@ -15,6 +15,7 @@ from agentbudget.account.decision import Affordable, Decision, Renewed
 from agentbudget.amounts import Credits
 from agentbudget.catalog import UnknownPrice
 from agentbudget.errors import BudgetAbort, BudgetDenied, OwnerUnavailable
+from agentbudget.runtime import watching
 from agentbudget.runtime.forks import generation
 from agentbudget.runtime.host import Plan, ignore
 from agentbudget.runtime.ids import new_id
@@ -65,6 +66,10 @@ def reserve(session: Session, ask: Ask, cost: Priced | None = None) -> Plan[Step
     """Hold the step, or raise ``BudgetDenied`` / ``BudgetAbort`` as the session refuses it. ``cost``: if it is priced
     already."""
     yield from session.opening()
+    return (yield from watching.asked(session, ask, _reserve(session, ask, cost)))
+
+
+def _reserve(session: Session, ask: Ask, cost: Priced | None) -> Plan[Step]:
     link = session.link
     if ask.key is not None:
         key_ok(ask.key)
@@ -84,7 +89,7 @@ def reserve(session: Session, ask: Ask, cost: Priced | None = None) -> Plan[Step
     return Step(step, session, ask, cost, ask.dispatched, started_us, generation(), current_step(), own, lease, n)
 
 
-def at_once(session: Session, ask: Ask, cost: Priced, key: PlainKey) -> Step | None:
+def at_once(session: Session, ask: Ask, cost: Priced, key: PlainKey, since_ns: int = 0) -> Step | None:
     """Begin the step on what the session has leased already, asking nobody; None when the owner must be asked."""
     own = session.leases
     if own is None or own.is_strict or ask.key is not None:
@@ -96,8 +101,9 @@ def at_once(session: Session, ask: Ask, cost: Priced, key: PlainKey) -> Step | N
     if begun is None:
         return None
     lease, n, now_us = begun
-    step = f"{lease.id}.{n}"
-    return Step(step, session, ask, cost, dispatched, now_us, generation(), current_step(), own, lease, n)
+    name = f"{lease.id}.{n}"
+    step = Step(name, session, ask, cost, dispatched, now_us, generation(), current_step(), own, lease, n)
+    return step if session.seen is None else watching.at_once(session.seen, step, since_ns)
 
 
 def _holding(session: Session, ask: Ask, cost: Priced, *, note: bool) -> Plan[Got | Decision]:

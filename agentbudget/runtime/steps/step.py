@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from msgspec import Struct
 
-from agentbudget.account.commands import DispatchHold, Kind, OnUnknown, ReleaseHold, SettleHold
+from agentbudget.account.commands import DispatchHold, Kind, ReleaseHold, SettleHold
 from agentbudget.account.decision import Settled
 from agentbudget.amounts import USD, Amount, Credits
 from agentbudget.catalog import Usage
@@ -27,20 +27,21 @@ from agentbudget.runtime.forks import generation
 from agentbudget.runtime.host import Plan, arun, ignore, run
 from agentbudget.runtime.leases.lease import Lease
 from agentbudget.runtime.leases.session_leases import SessionLeases
-from agentbudget.runtime.leases.upkeep import end_unheard, lapsed_while_open
+from agentbudget.runtime.leases.upkeep import end_unheard
 from agentbudget.runtime.link import Link
-from agentbudget.runtime.steps import ends, streams
+from agentbudget.runtime.steps import ends, on_lease, streams
 from agentbudget.runtime.steps.asking import Ask, Priced
 from agentbudget.runtime.steps.current import STEP
-from agentbudget.runtime.steps.failures import proves_not_billed
+from agentbudget.runtime.steps.ends import End
 from agentbudget.runtime.views import Settlement, StepState, settlement_of
+from agentbudget.runtime.watching import under
 
 if TYPE_CHECKING:
     from agentbudget.runtime.session import Session
+    from agentbudget.telemetry.seen import StepSeen
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
-End = SettleHold | ReleaseHold
 _NO_USAGE: Final[dict[str, int]] = {}
 
 
@@ -68,6 +69,7 @@ class Step(Struct, eq=False, weakref=True):
     _token: Token[Step | None] | None = None
     _streaming: bool = False
     _came: int = 0
+    _seen: StepSeen | None = None
 
     @property
     def session(self) -> str:
@@ -77,10 +79,6 @@ class Step(Struct, eq=False, weakref=True):
     @property
     def _link(self) -> Link:
         return self._of.link
-
-    @property
-    def _on_unknown(self) -> OnUnknown:
-        return self._of.on_unknown
 
     @property
     def kind(self) -> Kind:
@@ -179,18 +177,25 @@ class Step(Struct, eq=False, weakref=True):
         """Note output that came (a stream's chunk): it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
 
-    def wrap(self, items: Iterable[T], usage_of: Callable[[T], Usage | None]) -> Iterator[T]:
+    def wrap(
+        self, items: Iterable[T], usage_of: Callable[[T], Usage | None], tokens_of: Callable[[T], int] | None = None
+    ) -> Iterator[T]:
         """The stream's items, settled as soon as one of them states the usage (``usage_of`` gives it for the item that
         ends the reply, else None), before that item is passed on. A stream left early charges its input and what
         came."""
         self._streaming = True
         self.dispatched()
-        return streams.wrapped(self, items, usage_of)
+        return streams.wrapped(self, items, usage_of, tokens_of)
 
-    def awrap(self, items: AsyncIterable[T], usage_of: Callable[[T], Usage | None]) -> AsyncIterator[T]:
+    def awrap(
+        self,
+        items: AsyncIterable[T],
+        usage_of: Callable[[T], Usage | None],
+        tokens_of: Callable[[T], int] | None = None,
+    ) -> AsyncIterator[T]:
         """:meth:`wrap` for an asynchronous stream."""
         self._streaming = True
-        return streams.awrapped(self, items, usage_of)
+        return streams.awrapped(self, items, usage_of, tokens_of)
 
     # --- context manager ----------------------------------------------------------------------------------------------
 
@@ -231,10 +236,12 @@ class Step(Struct, eq=False, weakref=True):
     def _run(self, plan: Plan[Settlement], timeout_seconds: float | None = None) -> Settlement:
         if self._answer is not None:
             return self._answer
-        return run(self._link.host, self._link.customer, plan, timeout_seconds)
+        return run(self._link.host, self._link.customer, under(self._seen, plan), timeout_seconds)
 
     async def _arun(self, plan: Plan[Settlement]) -> Settlement:
-        return self._answer if self._answer is not None else await arun(self._link.host, self._link.customer, plan)
+        if self._answer is not None:
+            return self._answer
+        return await arun(self._link.host, self._link.customer, under(self._seen, plan))
 
     def _dispatch(self) -> Plan[None]:
         yield DispatchHold(self.id)
@@ -275,13 +282,13 @@ class Step(Struct, eq=False, weakref=True):
         """Send the step's end. The first one decided stands; ``setdefault`` is atomic, and safe inside the
         collector."""
         command = self._end.get("end") or self._end.setdefault("end", decide())
-        if self._ended_on_lease(command):
+        if on_lease.ended(self, command):
             assert self._answer is not None
             return self._answer
         try:
             answer = yield command
         except HoldResolved as error:
-            if self._lapsed_with_its_lease(command):
+            if on_lease.lapsed(self, command):
                 assert self._answer is not None
                 return self._answer
             self._resolve(error.state)
@@ -312,32 +319,11 @@ class Step(Struct, eq=False, weakref=True):
             return answer
         return None
 
-    def _lapsed_with_its_lease(self, command: End) -> bool:
-        """Whether the owner refused a guess because the whole lease had lapsed: then what it charges corrects the lapse."""
-        own, lease, n = self._own, self._lease, self._n
-        if own is None or lease is None or not isinstance(command, SettleHold) or n not in lease.open:
-            return False
-        lapsed_while_open(own, lease, n, command)
-        self._ended(ends.settlement_on_lease(self.id, command.amount, self._priced.amount))
-        return True
-
     def _ended(self, answer: Settlement) -> None:
         """The step has ended on its lease: with the session's lock held, so that nobody else can end it meanwhile."""
         self._answer, self._state = answer, answer.state
-
-    def _ended_on_lease(self, command: End) -> bool:
-        """End a step of a lease in this process; False where the owner has to: it holds the step, it must book a guess, or it
-        has ended the step already."""
-        own, lease, n = self._own, self._lease, self._n
-        if own is None or lease is None:
-            return False
-        if isinstance(command, ReleaseHold):
-            answer = Settlement(self.id, "released")
-            own.release(lease, n, self._ended, answer)
-        elif command.outcome == "settled":
-            answer = ends.settlement_on_lease(self.id, command.amount, self._priced.amount)
-            own.settle(lease, n, command, self._ended, answer)
-        return self._answer is not None
+        if self._seen is not None:
+            self._seen.resolved(answer.state, answer)
 
     def _resolved(self, answer: Settled) -> Settlement:
         if self._answer is None:
@@ -350,6 +336,8 @@ class Step(Struct, eq=False, weakref=True):
 
     def _resolve(self, state: str) -> None:
         self._state = state  # type: ignore[assignment]
+        if self._seen is not None:
+            self._seen.resolved(state, self._answer)
         if self._lease is None:
             self._link.host.live.discard(self.id)
 
@@ -363,24 +351,15 @@ class Step(Struct, eq=False, weakref=True):
         return ends.settlement(self.id, self._priced, self._link, usage, amount, self._passed_us)
 
     def _failure(self, error: BaseException | None) -> End:
-        name = type(error).__name__ if error is not None else None
-        if not self._is_dispatched or self._on_unknown == "release" or proves_not_billed(error):
-            return ReleaseHold(self.id, error=name)
-        nano = ends.came_so_far(self._priced, self._came) if self._streaming or self._came else self._priced.amount
-        lease = self._lease
-        used = ends.seconds_of(None, self._passed_us)
-        if lease is not None:
-            used = self._priced.measures | used
-        return SettleHold(
-            self.id, nano, used, outcome="unknown", error=name, rate="unknown",
-            lease=None if lease is None else lease.id,
-        )  # fmt: skip
+        return ends.failure(self, error)
 
     def abandon(self) -> None:
         """End the step without waiting for the answer: for the collector, and for generators that are being closed."""
         if self._state is not None or self._born != generation():  # what was begun before a fork is the parent's
             return
         command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
+        if self._seen is not None:
+            self._seen.abandoned(command)
         own, lease = self._own, self._lease
         if own is not None and lease is not None:  # the collector may have interrupted who holds the session's lock
             own.holder.later(partial(end_unheard, own, lease, self._n, command))
@@ -392,9 +371,9 @@ class Step(Struct, eq=False, weakref=True):
     def __del__(self) -> None:
         if self._state is not None:
             return
-        if (
-            self._ask.key is not None and not self._end
-        ):  # a caller's own key may have another holder: its hold is left to lapse
+        if self._ask.key is not None and not self._end:  # it may have another holder: its hold is left to lapse
             self._link.host.live.discard(self.id)
+            if self._seen is not None:
+                self._seen.forgotten()
         else:
             self.abandon()

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wrapped(step: Step, items: Iterable[T], usage_of: Callable[[T], Usage | None]) -> Iterator[T]:
+def wrapped(
+    step: Step, items: Iterable[T], usage_of: Callable[[T], Usage | None], tokens_of: Callable[[T], int] | None = None
+) -> Iterator[T]:
     """See ``Step.wrap``."""
     try:
         for item in items:
             usage = usage_of(item)
             if usage is None:
-                step.count()
+                step.count(1 if tokens_of is None else tokens_of(item))
             else:
                 step.settle(usage)
             yield item
@@ -36,14 +38,19 @@ def wrapped(step: Step, items: Iterable[T], usage_of: Callable[[T], Usage | None
         step.settle()  # whole, but without usage: the hold is what may be claimed
 
 
-async def awrapped(step: Step, items: AsyncIterable[T], usage_of: Callable[[T], Usage | None]) -> AsyncIterator[T]:
+async def awrapped(
+    step: Step,
+    items: AsyncIterable[T],
+    usage_of: Callable[[T], Usage | None],
+    tokens_of: Callable[[T], int] | None = None,
+) -> AsyncIterator[T]:
     """See ``Step.awrap``."""
     try:
         await step.adispatched()
         async for item in items:
             usage = usage_of(item)
             if usage is None:
-                step.count()
+                step.count(1 if tokens_of is None else tokens_of(item))
             else:
                 await step.asettle(usage)
             yield item

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
+from agentbudget.runtime.steps.current import announced
+
 if TYPE_CHECKING:
     from agentbudget import Session, Step, Usage
 
@@ -67,10 +69,12 @@ def enclosing() -> Around | None:
 
 @contextmanager
 def inside(around: Around, net: BaseCallbackHandler) -> Iterator[None]:
-    """Within the block, runs know the step around them, and ``net`` sees every run."""
+    """Within the block, runs know the step around them, ``net`` sees every run, and a guarded client that makes the call does not
+    hold it again."""
     step, handler = _around.set(around), _net.set(net)
     try:
-        yield
+        with announced(around.step):
+            yield
     finally:
         _net.reset(handler)
         _around.reset(step)

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from agentbudget.runtime.steps.current import announce, claim
 from agentbudget_langchain.usage import merge, text_bytes, usage_of_message
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Run:
         )
         if size and self.target is not None:
             self.target.count(-(-size // BYTES_PER_TOKEN))
+            claim(self.target)  # its call was made: what a guarded client sends while the stream runs is other work
         if message is None:
             return
         metadata = getattr(message, "response_metadata", None) or {}
@@ -146,8 +148,10 @@ class OpenRuns:
             return True
 
     def add(self, run: Run, run_id: UUID) -> None:
-        """Enter a run and watch over its end."""
+        """Enter a run and watch over its end. A guarded client that makes its call does not hold it again."""
         self._runs.setdefault(run.id, []).append(run)
+        if run.step is not None and run.step.kind == "llm":
+            announce(run.step)
         run.watch(run_id)
 
     def has(self, run_id: UUID, session: Session) -> bool:

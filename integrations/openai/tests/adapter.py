@@ -1,0 +1,105 @@
+"""The guarded SDK as the suite of every integration drives it: chat completions and Responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
+
+import openai
+from agentbudget_openai import guard
+
+from agentbudget.testing.integration_suite import Ask
+
+_PARAMETERS: Final = {"type": "object", "properties": {"question": {"type": "string"}}}
+_HELPER: Final = {"name": "ask_helper", "description": "Asks a helper.", "parameters": _PARAMETERS}
+
+
+def client_of(ask: Ask, kind: Callable[..., Any] = openai.OpenAI) -> Any:
+    """A guarded client of the fake."""
+    made = kind(base_url=ask.openai_url, api_key="none", timeout=ask.timeout_seconds, max_retries=ask.max_retries)
+    return guard(made)
+
+
+class Chat:
+    """Chat completions."""
+
+    name: str = "openai chat"
+    api: Any = "openai"
+    calls: Any = ("sync", "async")
+    streams: Any = ("sync", "async")
+    cannot: Mapping[str, str] = {"a_stream_is_cut_before_it_passes_what_can_be_held": "streams are not cut yet"}
+
+    def call(self, ask: Ask) -> Any:
+        with client_of(ask) as client:
+            return self.create(client, ask)
+
+    async def acall(self, ask: Ask) -> Any:
+        async with client_of(ask, openai.AsyncOpenAI) as client:
+            return await self.create(client, ask)
+
+    def stream(self, ask: Ask) -> Iterator[Any]:
+        with client_of(ask) as client, self.create(client, ask, stream=True) as chunks:
+            yield from chunks
+
+    async def astream(self, ask: Ask) -> AsyncIterator[Any]:
+        async with client_of(ask, openai.AsyncOpenAI) as client, await self.create(client, ask, stream=True) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def doubled(self, ask: Ask) -> Any:
+        with client_of(ask) as client:
+            return self.create(guard(client), ask)
+
+    def create(self, client: Any, ask: Ask, **more: Any) -> Any:
+        messages = [{"role": "user", "content": ask.prompt}]
+        what = {"model": ask.model, "messages": messages, "max_completion_tokens": ask.max_output_tokens}
+        return client.chat.completions.create(**{**what, **more})
+
+    def nested(self, ask: Ask) -> Any:
+        messages: list[Any] = [{"role": "user", "content": ask.prompt}]
+        tools = [{"type": "function", "function": _HELPER}]
+        with client_of(ask) as client:
+            while True:
+                message = self.create(client, ask, messages=messages, tools=tools).choices[0].message
+                if not message.tool_calls:
+                    return message.content
+                messages.append(message.to_dict())
+                for tool in message.tool_calls:
+                    question = [{"role": "user", "content": json.loads(tool.function.arguments)["question"]}]
+                    with ask.session.step("tool", name="ask_helper"):
+                        said = self.create(client, ask, messages=question).choices[0].message.content
+                    messages.append({"role": "tool", "tool_call_id": tool.id, "content": said})
+
+
+class Responses(Chat):
+    """Responses."""
+
+    name: str = "openai responses"
+
+    def create(self, client: Any, ask: Ask, **more: Any) -> Any:
+        what = {"model": ask.model, "input": ask.prompt, "max_output_tokens": ask.max_output_tokens}
+        return client.responses.create(**{**what, **more})
+
+    def nested(self, ask: Ask) -> Any:
+        said: list[Any] = [{"role": "user", "content": ask.prompt}]
+        tools = [{"type": "function", "strict": False, **_HELPER}]
+        with client_of(ask) as client:
+            while True:
+                reply = self.create(client, ask, input=said, tools=tools)
+                called = [item for item in reply.output if item.type == "function_call"]
+                if not called:
+                    return reply.output_text
+                for item in called:
+                    question = json.loads(item.arguments)["question"]
+                    with ask.session.step("tool", name="ask_helper"):
+                        answer = self.create(client, ask, input=question).output_text
+                    said += [
+                        {
+                            "type": "function_call",
+                            "name": item.name,
+                            "arguments": item.arguments,
+                            "call_id": item.call_id,
+                        },
+                        {"type": "function_call_output", "call_id": item.call_id, "output": answer},
+                    ]
