@@ -29,6 +29,8 @@ FEWEST, MOST = 16, 4_096
 than ``LONG_US``, so that a busy lease renews a few times a second and a slow one holds little."""
 SHORT_US: Final = SECOND_US // 2
 LONG_US: Final = 8 * SECOND_US
+IDLE_US: Final = 2 * SECOND_US
+"""A lease on which nothing has run for so long is given back whole: others may need it, and idle sessions cost nothing."""
 
 
 class Key(NamedTuple):
@@ -76,9 +78,9 @@ class Lease:
 
     __slots__ = (
         "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting", "is_full",
-        "is_lost", "is_resent", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n", "names",
-        "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
-        "until_us", "unwritten", "used_us", "waiters",
+        "is_lost", "is_resent", "is_slow", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n",
+        "names", "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times",
+        "trail", "until_us", "unwritten", "used_us", "waiters",
     )  # fmt: skip
 
     def __init__(self, lease: str, session: str, key: Key, trail: Trail | None = None) -> None:
@@ -100,9 +102,18 @@ class Lease:
         self.last: Hold | None = None
         self.stale = self.ended = False
         self.is_unheard = self.is_resent = self.unwritten = self.is_full = False
-        self.is_asked_back = self.is_lost = self.is_correcting = False
+        self.is_asked_back = self.is_lost = self.is_correcting = self.is_slow = False
         self.heard = self.released = self.kept = 0
         self.waiters: list[Callable[[Any], None]] = []
+
+    def goes_on(self, times: int, used_us: int, now_us: int) -> None:
+        """After another of the same key, which asked for so much and was used last then."""
+        self.times, self.is_slow = times, now_us - used_us >= IDLE_US
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next step is likely to come when this lease has been given back for being idle."""
+        return self.is_slow and self.n == 1 and not self.open
 
     # --- steps ----------------------------------------------------------------------------------------------------------
 

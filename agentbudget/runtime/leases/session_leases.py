@@ -35,8 +35,8 @@ def nothing(answer: Any) -> None:
 
 
 class SessionLeases:
-    """See the module. ``ran``: a step was allowed since the last refusal. ``paces``: how much leases of
-    a key asked for at last. ``draining``: leases that get no more steps and wait for their last ones."""
+    """See the module. ``ran``: a step was allowed since the last refusal. ``paces``: how much the last lease of
+    a key asked for, and when it was used last. ``draining``: leases that get no more steps and wait for their last ones."""
 
     __slots__ = (
         "__weakref__", "customer", "draining", "guess_waiters", "guessing", "holder", "id", "is_strict", "leases",
@@ -48,7 +48,7 @@ class SessionLeases:
         self.lock = threading.Lock()
         self.leases: dict[PlainKey, Lease] = {}
         self.draining: list[Lease] = []
-        self.paces: dict[Key, int] = {}
+        self.paces: dict[Key, tuple[int, int]] = {}
         self.is_strict = self.ran = False
         self.guessing = 0
         self.guess_waiters: list[Done] = []
@@ -108,7 +108,8 @@ class SessionLeases:
     def _new_lease(self, key: Key, old: Lease | None) -> Lease:
         name = new_lease_id()
         lease = Lease(name, self.id, key, self.holder.trail(self, name, key))
-        lease.times = self.paces.get(key, lease.times)
+        if (pace := self.paces.get(key)) is not None:
+            lease.goes_on(*pace, self.holder.clock.monotonic_us())
         self.draining += () if old is None else (old,)
         self.leases[key] = lease
         return lease
@@ -356,7 +357,7 @@ class SessionLeases:
         self.send(lease, renew)
 
     def closing(self, lease: Lease, now_us: int) -> Renew:
-        self.paces[lease.key] = lease.times
+        self.paces[lease.key] = lease.times, lease.used_us
         if self.leases.get(lease.key) is lease:
             del self.leases[lease.key]
             self.draining.append(lease)
