@@ -121,7 +121,6 @@ def _mark(met: bool | None) -> str:
 
 
 def _places(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-<<<<<<< HEAD
     """A line for each machine: what was measured on it when, at which commit."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, row in _in_order(rows):
@@ -130,17 +129,6 @@ def _places(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"Measured on {where}: " + "; ".join(f"{', '.join(names)} {when}" for when, names in times.items()) + "."
         for where, times in found.items()
-=======
-    """Where and when: a line for each day and machine."""
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, row in _in_order(rows):
-        by_commit = found.setdefault((row["day"], row["machine"].partition(", load")[0]), {})
-        by_commit.setdefault(row["commit"], []).append(name)
-    return [
-        f"Measured {day} on {where}: "
-        + "; ".join(f"{', '.join(names)} at {commit}" for commit, names in commits.items())
-        for (day, where), commits in found.items()
->>>>>>> c3de1b8ab9f40b4bd138c24eec59eafbe4513b42
     ]
 
 

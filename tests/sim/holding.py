@@ -123,8 +123,8 @@ class Process:
         )
 
     def _skip_a_number(self, renew: Renew) -> None:
-        """A holder that lost count sends a message ahead of its turn, under a number that cannot be due: the one before it may, where
-        the network brings again what asked in vain before, and is granted now."""
+        """A holder that lost count sends a message ahead of its turn, under a number that cannot be due: the one before it may,
+        where the network brings again what asked in vain before, and is granted now."""
         is_new = renew != self.world.truth.of(renew.lease).sent
         if self.world.faults.skip and is_new and self.work.happens(0.05):
             self.work.saw("number skipped")
