@@ -38,7 +38,7 @@ def as_data(row: Row) -> dict[str, Any]:
     """The row, its verdict, and where it was measured."""
     made: dict[str, Any] = msgspec.to_builtins(row)
     made["figures"] = [msgspec.to_builtins(figure) | {"ratio": row.ratio(figure)} for figure in row.figures]
-    return made | {"day": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "machine": machine()}
+    return made | {"day": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "machine": machine()}
 
 
 def machine() -> str:
@@ -62,7 +62,8 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of this checkout, or unknown."""
     try:
         ask = ["git", "describe", "--always", "--dirty", "--exclude=*"]
         return subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
