@@ -28,8 +28,8 @@ class Gone(Exception):
 
 
 class Here:
-    """See ``shared.Seat``: the place of an owner in this process. A reply is not heard while ``may_hear`` is not set. Who listens is
-    not kept, and has no news: so Ray ends such a call when the actor is gone."""
+    """See ``shared.Seat``: the place of an owner in this process. A reply is not heard while ``may_hear`` is not set. Who
+    listens is not kept, and has no news: so Ray ends such a call when the actor is gone."""
 
     name = "owner-0"
 

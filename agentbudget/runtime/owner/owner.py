@@ -358,8 +358,7 @@ class Owner:
 
 
 def again(error: AgentBudgetError) -> AgentBudgetError:
-    """The same error as an object of its own: each waiting thread raises one, and a raised error collects a
-    traceback."""
+    """The same error as an object of its own: each waiting thread raises one, and a raised error collects a traceback."""
     copy = type(error)(*error.args)
     copy.__cause__ = error.__cause__
     return copy
