@@ -17,6 +17,8 @@ from benchmarks.runaway.steps import RUN, Report, Step, Tool, Verdict
 
 CUSTOMER: Final = "acme"
 SESSION: Final = "main"
+MOST: Final = 10**18
+"""A limit that binds nobody until it is lowered: a thousand million credits, in nanocredits."""
 MINUTE_US: Final = 60 * SECOND_US
 
 
@@ -38,8 +40,10 @@ class OursRun:
         self.inline = Inline(setting.clock)
         self.runtime = self.inline.process()
         acme = self.runtime.customers.create(CUSTOMER, plan="local")
-        if setting.wallet is not None:
-            acme.limits.set("customer", Credits.of_nano(setting.wallet), window="lifetime")
+        most = MOST if setting.wallet is None else setting.wallet
+        acme.limits.set(
+            "customer", Credits.of_nano(most), window="lifetime"
+        )  # before anything is spent: limits count from then on
 
     def root(self) -> Guard:
         return self.session(SESSION, self.setting.budget)
@@ -59,7 +63,7 @@ class OursRun:
         match what:
             case "fund":
                 guard.session.fund(Credits.of_nano(amount))
-            case "cut":  # a session's budget is only ever raised, so the administrator sets a limit above it
+            case "cut":  # a session's budget is only ever raised, so the administrator lowers the limit above it
                 self.runtime.customer(CUSTOMER).limits.set("customer", Credits.of_nano(amount), window="lifetime")
             case "owner":
                 self.inline.host.restart()
