@@ -3,6 +3,7 @@ cost.
 
 ``BudgetMiddleware`` (langchain v1 ``create_agent``) is the whole: it also writes output caps into requests.
 ``BudgetCallbackHandler`` needs only langchain-core and covers everything that has callbacks.
+``attach`` puts that handler on every run of a block, without touching the agent.
 ``ScriptedChatModel`` is a model for tests and demonstrations that needs no network.
 """
 
@@ -12,18 +13,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agentbudget_langchain.attaching import attach
     from agentbudget_langchain.handler import BudgetCallbackHandler
     from agentbudget_langchain.middleware import BudgetMiddleware
     from agentbudget_langchain.scripted import ScriptedChatModel
+    from agentbudget_langchain.threads import retry_unless_refused, thread_session
 
 __version__ = "0.1.0"
 
-__all__ = ["BudgetCallbackHandler", "BudgetMiddleware", "ScriptedChatModel", "__version__"]
+__all__ = [
+    "BudgetCallbackHandler",
+    "BudgetMiddleware",
+    "ScriptedChatModel",
+    "__version__",
+    "attach",
+    "retry_unless_refused",
+    "thread_session",
+]
 
 _MODULE_OF = {
     "BudgetCallbackHandler": "handler",
     "BudgetMiddleware": "middleware",
     "ScriptedChatModel": "scripted",
+    "attach": "attaching",
+    "retry_unless_refused": "threads",
+    "thread_session": "threads",
 }
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so still finds a misspelt name

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -28,6 +28,7 @@ from agentbudget import (
     current_step,
 )
 from agentbudget.account.commands import Kind
+from agentbudget_langchain import approval
 from agentbudget_langchain.around import enclosing
 from agentbudget_langchain.holding import explained, model_ask, session_for
 from agentbudget_langchain.request import call_of_callback
@@ -54,7 +55,9 @@ class BudgetCallbackHandler(BaseCallbackHandler):
     call does
     not run.  assume_max_output_tokens: what a call without an output cap holds, instead of the model's maximum; what
     goes
-    beyond it is booked as an overrun.  feature: what the plan must entitle (None: the session's).
+    beyond it is booked as an overrun.  feature: what the plan must entitle (None: the session's).  on_refused:
+    ``raise``, or
+    ``ask``: inside of a LangGraph graph a refused run asks a human first (see ``approval``).
 
     Raises from inside LangChain, before the model, tool or retriever is reached: ``BudgetDenied`` (or
     ``BudgetAbort``, by the
@@ -71,11 +74,19 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         handler_timeout: float = DEFAULT_TIMEOUT,
         assume_max_output_tokens: int | None = None,
         feature: str | None = None,
+        on_refused: Literal["raise", "ask"] = "raise",
     ) -> None:
+        if on_refused not in ("raise", "ask"):
+            raise InvalidRequest(f"{on_refused!r} is none of raise, ask", "on_refused")
         if not 0 < handler_timeout <= 3_600:
             raise InvalidRequest(f"{handler_timeout!r} is not between 0 and 3600 seconds", "handler_timeout")
         self._session, self._timeout, self._feature = session, handler_timeout, feature
-        self._assumed = assume_max_output_tokens
+        self._assumed, self._asks = assume_max_output_tokens, on_refused == "ask"
+
+    @property
+    def session(self) -> Session | None:
+        """Whose budget pays; None: the current session at each call."""
+        return self._session
 
     # Chains and retries are no work of their own; what they do is announced by itself. (LangChain's ignore_agent
     # covers tools.)
@@ -244,7 +255,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         cap = call.cap if call.cap is not None else self._assumed
         try:
             what = model_ask(call, cap=cap, cap_enforced=False, feature=self._feature)
-            run.step = run.session.reserve("llm", timeout_seconds=self._timeout, **what)
+            run.step = self._reserve(run.session, "llm", what)
         except BaseException as error:
             self._release_batch(run)
             if cap is None and isinstance(error, (BudgetDenied, BudgetAbort)):
@@ -256,15 +267,14 @@ class BudgetCallbackHandler(BaseCallbackHandler):
     def _start(self, run_id: UUID, kind: Kind, name: str, *, arguments: Any) -> None:
         run = self._new_run(run_id, None)
         if run is not None and not self._is_attempt(run, kind, name):
-            run.step = run.session.reserve(
-                kind,
-                timeout_seconds=self._timeout,
-                name=name,
-                arguments=arguments,
-                feature=self._feature,
-                dispatched=True,
-            )
+            what = {"name": name, "arguments": arguments, "feature": self._feature, "dispatched": True}
+            run.step = self._reserve(run.session, kind, what)
         self._enter(run, run_id)
+
+    def _reserve(self, session: Session, kind: Kind, what: dict[str, Any]) -> Step:
+        if self._asks:
+            return approval.reserve(session, kind, what, timeout_seconds=self._timeout)
+        return session.reserve(kind, timeout_seconds=self._timeout, **what)
 
     def _new_run(self, run_id: UUID, batch: object) -> Run | None:
         """A run to hold for, or None when another handler already does on this session. Raises ``no_session``."""

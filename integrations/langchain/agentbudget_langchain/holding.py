@@ -27,10 +27,11 @@ def session_for(given: Session | None) -> Session:
     if given is None:
         return require_session()
     current = current_session()
-    return current if current is not None and _is_below(current, given) else given
+    return current if current is not None and is_below(current, given) else given
 
 
-def _is_below(session: Session, ancestor: Session) -> bool:
+def is_below(session: Session, ancestor: Session) -> bool:
+    """Whether a session is another one, or a child of it at any depth."""
     node: Session | None = session
     while node is not None:
         if node is ancestor or (node.id == ancestor.id and node.link.customer == ancestor.link.customer):

@@ -10,13 +10,15 @@ The same net sees what no middleware sees: models called inside tools, sub-agent
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from agentbudget import BudgetDenied, InvalidRequest
 from agentbudget.errors import find_denied
+from agentbudget_langchain import approval
 from agentbudget_langchain.around import Around, inside
 from agentbudget_langchain.caps import thinking_budget, with_cap
 from agentbudget_langchain.handler import DEFAULT_TIMEOUT, BudgetCallbackHandler
@@ -28,6 +30,8 @@ from agentbudget_langchain.usage import is_cache_hit, usage_of_messages
 try:
     from langchain.agents.middleware import AgentMiddleware
     from langchain.agents.middleware.types import ModelRequest, ToolCallRequest
+
+    from agentbudget_langchain import stopping
 except ImportError as error:
     raise ImportError(
         "BudgetMiddleware is a middleware of langchain v1, which is not installed: "
@@ -36,6 +40,9 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from agentbudget import Session, Step
+    from agentbudget.account.commands import Kind
+
+OnRefused: TypeAlias = Literal["raise", "end", "ask"]
 
 End: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 """How a step ends: the name of its method, and the arguments."""
@@ -59,7 +66,12 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     (``no_session``).  cap_parameter: the name under which the model takes an output cap, where its class does not tell.
     assume_max_output_tokens: for model calls inside tools, which only the callback net sees.  feature: what the plan
     must
-    entitle (None: the session's).
+    entitle (None: the session's).  on_refused: what a refused step does to the agent. ``raise``: the refusal leaves it.
+    ``end``: it ends with a message that says why, and what would unblock it (a refused tool call is answered by an
+    error first).
+    ``ask``: it stops to ask a human, needs a checkpointer, and goes on when that is approved (see ``approval``); else
+    it ends
+    as with ``end``. A ``BudgetAbort``, and a call without a session, are raised in any case.
     """
 
     def __init__(
@@ -70,11 +82,21 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         feature: str | None = None,
         assume_max_output_tokens: int | None = None,
         handler_timeout: float = DEFAULT_TIMEOUT,
+        on_refused: OnRefused = "raise",
     ) -> None:
         super().__init__()
+        if on_refused not in get_args(OnRefused):
+            raise InvalidRequest(f"{on_refused!r} is none of {', '.join(get_args(OnRefused))}", "on_refused")
+        self._ends, self._asks = on_refused != "raise", on_refused == "ask"
+        if self._ends:
+            stopping.needs_jumps()
         self._session, self._cap_parameter, self._feature = session, cap_parameter, feature
         self._net = BudgetCallbackHandler(
-            session, handler_timeout=handler_timeout, assume_max_output_tokens=assume_max_output_tokens, feature=feature
+            session,
+            handler_timeout=handler_timeout,
+            assume_max_output_tokens=assume_max_output_tokens,
+            feature=feature,
+            on_refused="ask" if self._asks else "raise",
         )
         self._schemas: dict[int, tuple[Any, Any]] = {}
 
@@ -83,8 +105,17 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Hold, call, settle."""
+        if not self._ends:
+            return self._model_call(request, handler)
+        ended = stopping.ended_before(request)
+        try:
+            return self._model_call(request, handler) if ended is None else ended
+        except BudgetDenied as refused:
+            return stopping.ended(_stoppable(refused))
+
+    def _model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         session, call = session_for(self._session), self._call_of(request)
-        step = session.reserve("llm", **self._ask(session, call, request))
+        step = self._reserve(session, "llm", self._ask(session, call, request))
         around = Around(step, session)
         try:
             with inside(around, self._net):
@@ -99,8 +130,19 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """Hold, call, settle; awaited, so the event loop goes on."""
+        if not self._ends:
+            return await self._amodel_call(request, handler)
+        ended = stopping.ended_before(request)
+        try:
+            return await self._amodel_call(request, handler) if ended is None else ended
+        except BudgetDenied as refused:
+            return stopping.ended(_stoppable(refused))
+
+    async def _amodel_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
         session, call = session_for(self._session), self._call_of(request)
-        step = await session.areserve("llm", **self._ask(session, call, request))
+        step = await self._areserve(session, "llm", self._ask(session, call, request))
         around = Around(step, session)
         try:
             with inside(around, self._net):
@@ -116,8 +158,16 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Hold, run, settle."""
+        try:
+            return self._tool_call(request, handler)
+        except BudgetDenied as refused:
+            if not self._ends:
+                raise
+            return stopping.refused_tool(request, _stoppable(refused))
+
+    def _tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         session = session_for(self._session)
-        step = session.reserve("tool", **self._tool_ask(request))
+        step = self._reserve(session, "tool", self._tool_ask(request))
         around = Around(step, session)
         try:
             with inside(around, self._net):
@@ -132,8 +182,16 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         """Hold, run, settle; awaited."""
+        try:
+            return await self._atool_call(request, handler)
+        except BudgetDenied as refused:
+            if not self._ends:
+                raise
+            return stopping.refused_tool(request, _stoppable(refused))
+
+    async def _atool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         session = session_for(self._session)
-        step = await session.areserve("tool", **self._tool_ask(request))
+        step = await self._areserve(session, "tool", self._tool_ask(request))
         around = Around(step, session)
         try:
             with inside(around, self._net):
@@ -143,6 +201,12 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
             raise
         await _ado(step, _end_of_tool(around, request.tool, None))
         return reply
+
+    def _reserve(self, session: Session, kind: Kind, what: dict[str, Any]) -> Step:
+        return approval.reserve(session, kind, what) if self._asks else session.reserve(kind, **what)
+
+    async def _areserve(self, session: Session, kind: Kind, what: dict[str, Any]) -> Step:
+        return await (approval.areserve(session, kind, what) if self._asks else session.areserve(kind, **what))
 
     # --- what to ask for
     # -------------------------------------------------------------------------------------------------
@@ -191,6 +255,14 @@ def _to_schema(thing: Any) -> Any:
         return convert_to_openai_tool(described)
     except (TypeError, ValueError, AttributeError):
         return {"type": "function", "function": {"description": repr(described)}}
+
+
+def _stoppable(refused: BudgetDenied) -> BudgetDenied:
+    """A refusal that may end the agent with a message. Without a session the program is wrong, which must not pass for
+    an answer."""
+    if refused.decision is not None and refused.decision.reason == "no_session":
+        raise refused
+    return refused
 
 
 # --- how a step ends ---------------------------------------------------------------------------------------------
