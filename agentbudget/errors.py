@@ -45,6 +45,11 @@ class BudgetDenied(AgentBudgetError):
     def __str__(self) -> str:
         return self.args[0] if isinstance(self.args[0], str) else _denied_message(self.decision)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({str(self)!r})"  # frameworks show it to models and logs: the words, not the books
+        )
+
 
 class BudgetAbort(BaseException):
     """A refusal that no ``except Exception`` swallows: raised instead of BudgetDenied when ``on_denied="abort"``."""
@@ -55,6 +60,11 @@ class BudgetAbort(BaseException):
 
     def __str__(self) -> str:
         return self.args[0] if isinstance(self.args[0], str) else _denied_message(self.decision)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({str(self)!r})"  # frameworks show it to models and logs: the words, not the books
+        )
 
 
 class KeyConflict(AgentBudgetError):

@@ -101,7 +101,9 @@ SPANS: Final[dict[str, tuple[str, ...]]] = {
         CUSTOMER_ID, SESSION_ID, STEP_ID, KIND, MODEL, NAME, UNIT, HELD, CHARGED, OVERRUN, OUTCOME, ESTIMATE, DECIDED_BY,
         REASON,
     ),
-    LATE: (CUSTOMER_ID, SESSION_ID, STEP_ID, KIND, MODEL, NAME, UNIT, HELD, CHARGED, OVERRUN, OUTCOME),
+    LATE: (
+        CUSTOMER_ID, SESSION_ID, STEP_ID, KIND, MODEL, NAME, UNIT, HELD, CHARGED, OVERRUN, OUTCOME, ESTIMATE, DECIDED_BY,
+    ),
     OWNER: (OWNER_NAME, COMMAND, ANSWER, BATCH),
 }  # fmt: skip
 """The attributes that each span may have. A framework's own span gets those of STEP, and the cost."""

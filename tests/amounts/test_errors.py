@@ -173,3 +173,11 @@ def test_no_denial_is_found_where_there_is_none() -> None:
     round_trip.__context__.__context__ = round_trip
     for error in (None, ValueError("x"), round_trip, RayTaskError(KeyError("k")), ExceptionGroup("g", [KeyError()])):
         assert find_denied(error) is None
+
+
+def test_a_denial_shown_by_a_framework_is_its_words_and_not_the_decision() -> None:
+    """LangGraph's ToolNode gives the model an error's ``repr``; the books of other levels are none of its business."""
+    decision = Decision(False, "session_budget", detail="session:x has 0 credits left")
+    for error in (BudgetDenied(decision), BudgetAbort(decision)):
+        assert repr(error) == f"{type(error).__name__}({str(decision)!r})"
+        assert "Constraint" not in repr(error)

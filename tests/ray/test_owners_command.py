@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import ask, text
+from agentbudget import Runtime
+from tests.cli.support import ask, process, text
 from tests.ray import work
 
 pytest.importorskip("ray")
@@ -33,6 +34,16 @@ def test_status_and_drain_of_a_ledger_in_one_file(
         assert session.status().spent.nano == 20
     assert "no such owner" in str(ask("owners", "drain", "owner-7", ledger=ledger, code=2))
     assert "name what to move" in str(ask("owners", "move", "--to", "owner-1", ledger=ledger, code=2))
+
+
+def test_a_command_that_is_not_told_of_the_cluster_names_the_owner_on_ray(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L8."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    runtime.customers.create("acme", plan="postpaid")
+    refused = process("wallet", "grant", "acme", "5", "--key", "k", "--json", ledger=runtime.settings.ledger, code=3)
+    assert b"owner on Ray, process" in refused.stderr
 
 
 def test_another_terminal_pauses_a_session_whose_owner_is_on_ray(

@@ -222,3 +222,36 @@ def test_what_a_call_cost_beyond_its_hold_is_booked_and_stops_the_session(custom
             agent.invoke(ASK)  # type: ignore[arg-type]
         assert session.status().spent == 3
     assert len(model.received) == 1
+
+
+def test_a_context_that_grows_is_refused_before_the_call_that_no_longer_fits(customer: Customer) -> None:
+    """L3: each call is held by the messages that it really sends, so a loop that carries all of them along ends in time."""
+
+    @tool
+    def look(query: str) -> str:
+        """Look."""
+        return "seen " * 40_000
+
+    model = ScriptedChatModel(model="counted", max_tokens=10, replies=[{"tool": "look", "args": {"query": "x"}}])
+    agent = create_agent(model, [look], middleware=[BudgetMiddleware()])
+    with customer.session(budget="0.7") as session:
+        with pytest.raises(BudgetDenied):
+            agent.invoke(ASK)  # type: ignore[arg-type]
+        status = session.status()
+    assert 1 < len(model.received) < 6
+    assert status.spent < status.budget
+
+
+def test_after_a_huge_tool_result_the_next_call_is_refused_before_it_is_made(customer: Customer) -> None:
+    @tool
+    def look(query: str) -> str:
+        """Look."""
+        return "seen " * 20_000
+
+    model = ScriptedChatModel(model="counted", max_tokens=10, replies=[{"tool": "look", "args": {"query": "x"}}])
+    agent = create_agent(model, [look], middleware=[BudgetMiddleware()])
+    with customer.session(budget="0.05") as session:
+        with pytest.raises(BudgetDenied):
+            agent.invoke(ASK)  # type: ignore[arg-type]
+        assert session.status().held == 0
+    assert len(model.received) == 1
