@@ -30,7 +30,7 @@ class Agents:
     api: Any = "openai"
     calls: Any = ("sync", "async")
     streams: Any = ("async",)
-    cannot: Mapping[str, str] = {"a_stream_is_cut_before_it_passes_what_can_be_held": "streams are not cut yet"}
+    cannot: Mapping[str, str] = {}
 
     def model(self, ask: Ask) -> Any:
         return OpenAIResponsesModel(ask.model, client_of(ask))
