@@ -122,7 +122,7 @@ def _acall(asking: Asking, work: Any) -> Callable[..., Awaitable[Any]]:
 def _stream(asking: Asking, work: Any) -> Callable[..., Iterator[Any]]:
     def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
         step = asking.reserve(args, kwargs)
-        with closing(step.wrap(work(*args, **kwargs), asking.usage_of_item)) as items:  # type: ignore[type-var]
+        with closing(step.wrap(work(*args, **kwargs), asking.usage_of_item)) as items:
             yield from items
 
     return call
@@ -131,7 +131,7 @@ def _stream(asking: Asking, work: Any) -> Callable[..., Iterator[Any]]:
 def _astream(asking: Asking, work: Any) -> Callable[..., AsyncIterator[Any]]:
     async def call(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         step = await asking.areserve(args, kwargs)
-        async with aclosing(step.awrap(work(*args, **kwargs), asking.usage_of_item)) as items:  # type: ignore[type-var]
+        async with aclosing(step.awrap(work(*args, **kwargs), asking.usage_of_item)) as items:
             async for item in items:
                 yield item
 

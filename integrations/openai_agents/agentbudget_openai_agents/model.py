@@ -110,7 +110,7 @@ class BudgetModel(Model):
             system_instructions, input, with_usage(_capped(model_settings, step)), tools, output_schema, handoffs, tracing,
             **stored,
         )  # fmt: skip
-        async with aclosing(step.awrap(events, usage_of_event, tokens_of_event)) as passed:  # type: ignore[type-var]
+        async with aclosing(step.awrap(events, usage_of_event, tokens_of_event)) as passed:
             async for event in passed:
                 claim(step)  # its call was made: what a guarded client sends while the stream runs is other work
                 yield event
