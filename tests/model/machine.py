@@ -258,8 +258,8 @@ class AccountMachine(RuleBasedStateMachine):
             self.send(self.other_inputs(command) if other else command)
 
     def means_something(self, command: ask.Command) -> bool:
-        """Whether a message speaks of this owner's recalls, if of any. Its numbers are beyond those of the owner before it, but for
-        recalls in the same microsecond, which only this clock has."""
+        """Whether a message speaks of this owner's recalls, if of any. Its numbers are beyond those of the owner before it, but
+        for recalls in the same microsecond, which only this clock has."""
         return not isinstance(command, ask.Renew) or not command.heard or command.heard in self.world.queue.meanings
 
     def other_inputs(self, command: ask.Command) -> ask.Command:

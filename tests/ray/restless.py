@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agentbudget.account.commands import Command, SettleHold
-from agentbudget.errors import AgentBudgetError
+from agentbudget.errors import AgentBudgetError, OwnerUnavailable
 from agentbudget.ledger.store import Store
 from agentbudget.runtime.on_ray import wire as ray_wire
 from agentbudget.runtime.on_ray.actor import RayOwner
@@ -18,6 +19,7 @@ from tests.ray.seats import answers, refusal, say
 from tests.sockets.support import START, hold
 
 COST = 7
+REPLACED = "newer incarnation"
 PACE_SECONDS = 0.005
 """Between two steps: the owner has others to serve."""
 
@@ -49,12 +51,13 @@ class RestlessOwner(RayOwner):
         diary.ends("stopped")
 
     def _ask(self, command: Command) -> AgentBudgetError | None:
-        """Why it was not carried out."""
-        reply = say(self, command, process=f"own-{os.getpid()}", living=[])
-        if isinstance(reply, ray_wire.Refused):
-            return refusal(reply)
-        answer: Any = answers(reply)[0]
-        return answer if isinstance(answer, AgentBudgetError) else None
+        """Why it was not carried out. Asks again, as everybody may, where only the connection to the database was lost."""
+        while True:
+            reply = say(self, command, process=f"own-{os.getpid()}", living=[])
+            answer: Any = refusal(reply) if isinstance(reply, ray_wire.Refused) else answers(reply)[0]
+            if not isinstance(answer, OwnerUnavailable) or REPLACED in answer.what:
+                return answer if isinstance(answer, AgentBudgetError) else None
+            time.sleep(PACE_SECONDS)
 
 
 class Diary:

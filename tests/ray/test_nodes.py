@@ -28,7 +28,7 @@ from tests.leases.spending import CATALOG, books, is_sound
 from tests.ray import work
 from tests.ray.ending import end_owners, pid_of
 from tests.ray.nodes import Node, Nodes, cluster_of_nodes
-from tests.ray.restless import COST, Diary, RestlessOwner
+from tests.ray.restless import COST, REPLACED, Diary, RestlessOwner
 from tests.sockets.support import BALANCE, START, hold
 
 ray = pytest.importorskip("ray")
@@ -156,7 +156,7 @@ def test_L3_L4_L9_a_paused_nodes_owner_is_fenced_off_when_its_successor_serves(
             node.resume(pid)
         callers.go_on()
         settled = callers.stop()
-        assert "newer incarnation" in old.why
+        assert REPLACED in old.why
         (tmp_path / "stop").touch()
         new = Diary(tmp_path, pid_of(url))
         until(lambda: new.is_over)
