@@ -53,7 +53,7 @@ def test_the_notebook_reads_the_results(
 ) -> None:
     """Its cells, in order, as a kernel runs them."""
     monkeypatch.setenv("RESULTS", str(folder))
-    notebook = json.loads((command.HERE.parent / "examples" / "05_runaway_results.ipynb").read_text("utf-8"))
+    notebook = json.loads((command.HERE.parent / "examples" / "06_runaway_results.ipynb").read_text("utf-8"))
     space: dict[str, object] = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
