@@ -178,6 +178,8 @@ def test_a_stream_is_cut_before_it_passes_what_can_be_held(
     adapter: Adapter, how: How, customer: Customer, ask: Ask, provider: FakeProvider
 ) -> None:
     """L3: the consumer gets the refusal, the connection is closed, what came is charged, and the budget is not passed."""
+    if how not in adapter.streams:
+        pytest.skip(f"{adapter.name} has no {how} streams")
     provider.say(Reply(text=LONG, obeys_cap=False, stalls_after=150))
     budget = 1_500_000  # nanocredits: the hold of 100 tokens fits, 150 tokens do not
     with customer.session(budget="0.0015") as small:
