@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.runaway import grid, results
 from benchmarks.runaway.catalogue import POLICIES, SCENARIOS, own, peers
-from benchmarks.runaway.measures import label
+from benchmarks.runaway.measures import Row, label
 
 OURS: Final = ("agentbudget_strict", "agentbudget_leased")
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def broken_promises(rows: list[results.Row]) -> list[str]:
+def broken_promises(rows: list[Row]) -> list[str]:
     """What agentbudget strict or leased may never do: overspend by a nanocredit where no call costs more than could be reckoned
     with, leave a hold, or book less than was billed or more than that and what it calls unknown."""
     found = []

@@ -41,7 +41,7 @@ def load(out: Path) -> list[Row]:
         plain = list(csv.DictReader(file))
     for row in plain:
         for name in ("completed", "stopped", "false_stop", "is_booked_right"):
-            row[name] = row[name] == "True"  # type: ignore[assignment]
+            row[name] = row[name] == "True"
     return msgspec.convert(plain, list[Row], strict=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 
@@ -19,7 +20,7 @@ class Agentbudget:
     asks = False
 
     def __init__(self, budget: float, session: Any = None) -> None:
-        import agentbudget
+        agentbudget: Any = import_module("agentbudget")
 
         self.exhausted = agentbudget.BudgetExhausted
         made = agentbudget.AgentBudget(max_spend=budget, max_repeated_calls=10**9) if session is None else None
@@ -66,7 +67,7 @@ class TokenBudget:
     after an error, as its context manager does. Sub-agents share the pool."""
 
     def __init__(self, budget: float) -> None:
-        import token_budget
+        token_budget: Any = import_module("token_budget")
 
         self.exceeded = token_budget.BudgetExceeded
         self.pool, self.held = token_budget.BudgetPool(usd_cap=budget), dict[int, Any]()
@@ -109,7 +110,7 @@ class AgentBudgetGuard:
     after it, at the provider's own prices; loop detection off. Sub-agents share the guard."""
 
     def __init__(self, budget: float) -> None:
-        import agentguard
+        agentguard: Any = import_module("agentguard")
 
         self.agentguard, self.tripped = agentguard, agentguard.GuardTripped
         self.guard = agentguard.Guard(

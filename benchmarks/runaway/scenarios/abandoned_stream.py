@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.runaway import traffic
 from benchmarks.runaway.scenario import Scenario, Talk, budgets, dollars
 from benchmarks.runaway.steps import Program
@@ -13,7 +15,7 @@ def program(task: Task) -> Program:
     talk = Talk(task, output=traffic.CONVERSATION_OUTPUT)
     useful = task.rng.randrange(4, 9)
     for turn in range(500):
-        leaves = {"leaves_after": 16 + task.rng.randrange(48)} if turn % 4 else {}
+        leaves: dict[str, Any] = {"leaves_after": 16 + task.rng.randrange(48)} if turn % 4 else {}
         if not (yield from talk.turn(f"q{turn}", useful=1 if turn < useful else 0, stream=True, **leaves)).ok:
             break
     yield from talk.summary()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.runaway.scenario import Scenario, Talk, dollars
 from benchmarks.runaway.steps import Program
 from benchmarks.runaway.world import Task
@@ -12,7 +14,7 @@ def program(task: Task) -> Program:
     talk = Talk(task, cap=task.params["cap"])
     for turn in range(300):
         is_long = turn % 8 == 7
-        what = {"writes": task.rng.randrange(8_000, task.params["cap"])} if is_long else {}
+        what: dict[str, Any] = {"writes": task.rng.randrange(8_000, task.params["cap"])} if is_long else {}
         if not (yield from talk.turn(f"q{turn}", useful=0 if is_long else 1, **what)).ok:
             break
     yield from talk.summary()
