@@ -1,5 +1,5 @@
 """``python -m benchmarks speed`` runs the rows and prints the table; ``table`` prints what is recorded; ``scale``
-simulates fleets from it."""
+simulates fleets from it; ``runaway`` is the lab of runaway agents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 from benchmarks import record
+from benchmarks.runaway import command as runaway
+from benchmarks.runaway import replay
+from benchmarks.runaway import report as runaway_report
 from benchmarks.scale.constants import measured
 from benchmarks.scale.report import report
 from benchmarks.speed import ROWS
@@ -23,6 +26,12 @@ SCALE = HERE.parent / "docs" / "scale.md"
 def main(arguments: list[str] | None = None) -> int:
     """0 when every row that was run keeps its target, 1 otherwise."""
     options = _parser().parse_args(arguments)
+    if options.command == "runaway":
+        return runaway.run(options)
+    if options.command == "replay":
+        return replay.run(options)
+    if options.command == "report":
+        return runaway_report.run(options)
     if options.command == "table":
         text = record.table(record.load(options.results))
         record.put_table(README, text) if options.write else print(text)
@@ -56,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     scale = commands.add_parser("scale", help="simulate what owners carry and what fleets need")
     scale.add_argument("--write", action="store_true", help="put it into docs/scale.md")
     scale.add_argument("--seconds", type=float, default=2, help="of virtual time that are watched")
+    runaway.add(commands)
+    replay.add(commands)
+    runaway_report.add(commands)
     for command in (speed, table, scale):
         command.add_argument("--results", type=Path, default=RESULTS, help="where figures are recorded")
     return parser

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def as_data(row: Row) -> dict[str, Any]:
     """The row, its verdict, and where it was measured."""
     made: dict[str, Any] = msgspec.to_builtins(row)
     made["figures"] = [msgspec.to_builtins(figure) | {"ratio": row.ratio(figure)} for figure in row.figures]
-    return made | {"day": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "machine": machine()}
+    return made | {"day": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "machine": machine()}
 
 
 def machine() -> str:
@@ -61,7 +62,8 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of this checkout, or unknown."""
     try:
         ask = ["git", "describe", "--always", "--dirty", "--exclude=*"]
         return subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -88,17 +90,27 @@ def _lines(row: Row) -> list[str]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a line for each figure, and below it where and when each row was measured."""
+    """Markdown: the figures of each row, and below it where and when each was measured."""
     lines = ["| row | figure | median | min | p99 | ratio | target |", "|---|---|---:|---:|---:|---:|---|"]
     for name, row in _in_order(rows):
-        for place, data in enumerate(row["figures"]):
-            figure = msgspec.convert({k: v for k, v in data.items() if k != "ratio"}, Figure)
-            ratio = "" if data["ratio"] is None else f"{data['ratio']:.2f}"
+        for place, together in enumerate(_in_lines(row["figures"])):
             first = (f"`{name}`", f"{row['target']}{_mark(row['is_met'])}") if place == 0 else ("", "")
-            median = f"{_short(figure.median)} {figure.unit}".strip()
-            spread = f"{_short(figure.least)} | {_short(figure.p99)}"
-            lines.append(f"| {first[0]} | {figure.label} | {median} | {spread} | {ratio} | {first[1]} |")
+            columns = zip(*map(_cells, together), strict=True)
+            cells = (first[0], *("<br>".join(column) if any(column) else "" for column in columns), first[1])
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_places(rows)])
+
+
+def _in_lines(figures: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Figures by line of the table: numbers that have no spread share one."""
+    return [list(some) for _, some in groupby(figures, key=lambda one: one["samples"] == 1 or one["label"])]
+
+
+def _cells(data: Mapping[str, Any]) -> tuple[str, ...]:
+    figure = msgspec.convert({k: v for k, v in data.items() if k != "ratio"}, Figure)
+    ratio = "" if data["ratio"] is None else f"{data['ratio']:.2f}"
+    spread = (_short(figure.least), _short(figure.p99)) if figure.samples > 1 else ("", "")
+    return figure.label, f"{_short(figure.median)} {figure.unit}".strip(), *spread, ratio
 
 
 def _in_order(rows: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -110,12 +122,14 @@ def _mark(met: bool | None) -> str:
 
 
 def _places(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """A line for each machine: what was measured on it when, at which commit."""
+    found: dict[str, dict[str, list[str]]] = {}
     for name, row in _in_order(rows):
-        place = row["day"], row["commit"], row["machine"].partition(", load")[0]
-        found.setdefault(place, []).append(name)
+        where, when = row["machine"].partition(", load")[0], f"{row['day']} at {row['commit']}"
+        found.setdefault(where, {}).setdefault(when, []).append(name)
     return [
-        f"Measured {day} at {commit}: {', '.join(names)}. {where}." for (day, commit, where), names in found.items()
+        f"Measured on {where}: " + "; ".join(f"{', '.join(names)} {when}" for when, names in times.items()) + "."
+        for where, times in found.items()
     ]
 
 

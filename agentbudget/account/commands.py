@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -362,9 +363,14 @@ def request_hash(command: Command) -> str:
     """Hash (32 hex digits of SHA-256) of the command's raw request. Equal requests hash equal whatever prices, estimates,
     catalog versions or generated ids say meanwhile."""
     raw = _raw(command)
-    # The tuples hold only strings, integers and None, whose repr is exact; a step's hash is on the way of every step.
-    data = repr(raw).encode() if isinstance(raw, tuple) else _encode(raw)
-    return hashlib.sha256(data).hexdigest()[:32]
+    return _hash_of(raw) if isinstance(raw, tuple) else hashlib.sha256(_encode(raw)).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1_024)
+def _hash_of(raw: tuple[str | int | None, ...]) -> str:
+    """Of a step, whose tuple holds only strings, integers and None: their repr is exact. It is on the way of every step, and
+    the steps of a session say the same again and again."""
+    return hashlib.sha256(repr(raw).encode()).hexdigest()[:32]
 
 
 def _raw(command: Command) -> object:

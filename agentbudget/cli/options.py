@@ -22,7 +22,7 @@ LedgerOption: TypeAlias = Annotated[
         "--ledger",
         envvar="AGENTBUDGET_LEDGER",
         metavar="URL",
-        help="The ledger, as sqlite:///budget.db.",
+        help="The ledger, as sqlite:///budget.db or postgresql+psycopg://user@host/database.",
         show_default=False,
     ),
 ]

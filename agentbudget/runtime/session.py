@@ -40,6 +40,7 @@ from agentbudget.runtime.views import SessionStatus, status_of
 
 if TYPE_CHECKING:
     from agentbudget.runtime.carriers import SessionHandle
+    from agentbudget.runtime.guards.callables import GuardArguments, Price, W
     from agentbudget.telemetry.seen import SessionSeen
 
 T = TypeVar("T")
@@ -160,6 +161,14 @@ class Session:
     async def aexplain(self, kind: Kind, **what: Unpack[StepArguments]) -> Decision:
         """:meth:`explain`, awaited."""
         return await self.arun(reserving.explain(self, Ask(kind=kind, **what)))
+
+    def guard(self, fn: W, *, kind: Kind = "tool", price: Price = None, **stated: Unpack[GuardArguments]) -> W:
+        """``fn`` (a function, a coroutine function, a generator, any callable), each call of it a step of this session, or of a
+        child of it that is current. ``price``: an amount, or a function of the call's arguments; None: the catalog's. The calls
+        raise ``BudgetDenied`` before the work, beside what it raises."""
+        from agentbudget.runtime.guards.callables import guarded
+
+        return guarded(self, fn, kind, price, stated)
 
     # --- children -----------------------------------------------------------------------------------------------------
 

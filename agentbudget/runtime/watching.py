@@ -48,7 +48,9 @@ def session_began(session: Session) -> SessionSeen | None:
 
 def opening(session: Session, plan: Plan[None]) -> Plan[None]:
     """Its opening, watched; what it asks of the owner belongs to its span."""
-    seen = session.seen = session_began(session)
+    seen = session.seen
+    if seen is None or seen.is_over:  # else another thread opens it too
+        seen = session.seen = session_began(session)
     if seen is None:
         return (yield from plan)
     try:
@@ -58,8 +60,8 @@ def opening(session: Session, plan: Plan[None]) -> Plan[None]:
         if refused.decision is not None:
             seen.denied(refused.decision)
         raise
-    except BaseException:
-        session.seen = None
+    except OwnerUnavailable:
+        seen.unavailable()
         raise
 
 
@@ -76,8 +78,10 @@ def session_left(session: Session) -> None:
     seen = session.seen
     if seen is None:
         return
-    if seen.tokens:
-        _reset(seen.tokens.pop())
+    for token in reversed(seen.tokens):  # the others are of other threads and tasks that are in it too
+        if _reset(token):
+            seen.tokens.remove(token)
+            break
     if session.is_named:
         seen.closed()
 
@@ -164,9 +168,13 @@ def _made_current(seen: SessionSeen | StepSeen) -> Any:
     return context.attach(in_context(seen.context))
 
 
-def _reset(token: Any) -> None:
-    with contextlib.suppress(ValueError):  # left in another context than entered, as a session's own variable
+def _reset(token: Any) -> bool:
+    """Make current what was before; False where that was in another context."""
+    try:
         token.var.reset(token)
+    except ValueError:
+        return False
+    return True
 
 
 # --- owners -----------------------------------------------------------------------------------------------------------------
@@ -221,7 +229,10 @@ def handled(
 
 
 def _answer(reply: Any) -> str:
-    return "refused" if isinstance(reply, Decision) and not reply.allowed else type(reply).__name__
+    refused = (
+        reply if isinstance(reply, Decision) else getattr(reply, "refused", None)
+    )  # of a renewal, what became of its ask
+    return "refused" if refused is not None and not refused.allowed else type(reply).__name__
 
 
 def commit(journal: Store, batch: Batch) -> None:

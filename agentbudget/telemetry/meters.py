@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -32,23 +32,13 @@ SHARES: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2
 Series = tuple[str, ...]
 
 
-class Counts:
-    """One counter: a number for each series."""
+class Tally:
+    """What was counted of the steps of one series."""
 
-    __slots__ = ("keys", "numbers", "scale")
+    __slots__ = ("charged", "overrun", "returned", "steps")
 
-    def __init__(self, *keys: str, scale: float = 1) -> None:
-        self.keys, self.scale = keys, scale
-        self.numbers: dict[Series, int] = {}
-
-    def add(self, series: Series, number: int = 1) -> None:
-        self.numbers[series] = self.numbers.get(series, 0) + number
-
-    def observed(self, options: CallbackOptions) -> Iterator[Observation]:
-        """For who collects; empty attributes are left out."""
-        for series, number in list(self.numbers.items()):
-            attributes = {key: value for key, value in zip(self.keys, series, strict=True) if value}
-            yield Observation(number if self.scale == 1 else number / self.scale, attributes)
+    def __init__(self) -> None:
+        self.steps = self.charged = self.overrun = self.returned = 0
 
 
 class Meters:
@@ -61,20 +51,21 @@ class Meters:
         self._known: dict[str, set[str]] = {key: set() for key in (names.REQUEST_MODEL, *self._ids)}
         self.open: dict[int, StepSeen] = {}
         self.depths = depths
-        by_model = (names.KIND, names.REQUEST_MODEL, *self._ids)
-        self.charged, self.returned, self.overrun = (Counts(*by_model, scale=NANO) for _ in range(3))
-        self.steps = Counts(*by_model, names.OUTCOME, names.REASON)
-        self.lookups = Counts(names.HIT)
-        self.lapses, self.dropped = Counts(), Counts()
+        self._keys = (names.KIND, names.REQUEST_MODEL, *self._ids)
+        self._tallies: dict[Series, Tally] = {}
+        self._hits = self._misses = self._lapses = self._dropped = 0
         self._create(provider.get_meter(names.SCOPE, version))
 
     def _create(self, meter: Any) -> None:
-        for name, counts in (
-            (names.CREDITS_CHARGED, self.charged), (names.CREDITS_RETURNED, self.returned),
-            (names.CREDITS_OVERRUN, self.overrun), (names.STEPS_ENDED, self.steps), (names.LOOKUPS, self.lookups),
-            (names.LAPSES, self.lapses), (names.DROPPED, self.dropped),
+        for name, observed in (
+            (names.CREDITS_CHARGED, self._credits(lambda tally: tally.charged)),
+            (names.CREDITS_RETURNED, self._credits(lambda tally: tally.returned)),
+            (names.CREDITS_OVERRUN, self._credits(lambda tally: tally.overrun)),
+            (names.STEPS_ENDED, self._steps), (names.LOOKUPS, self._lookups),
+            (names.LAPSES, lambda options: self._number(self._lapses)),
+            (names.DROPPED, lambda options: self._number(self._dropped)),
         ):  # fmt: skip
-            meter.create_observable_counter(name, [counts.observed], names.METRICS[name].unit)
+            meter.create_observable_counter(name, [observed], names.METRICS[name].unit)
         for name, observed in ((names.CREDITS_HELD, self._held), (names.HOLDS, self._holds)):
             meter.create_observable_up_down_counter(name, [observed], names.METRICS[name].unit)
         meter.create_observable_gauge(names.MAILBOX, [self._depth], names.METRICS[names.MAILBOX].unit)
@@ -86,17 +77,20 @@ class Meters:
 
     def count(self, seen: StepSeen, outcome: str, reason: str, charged: int, overrun: int, returned: int) -> None:
         """A step ended, or was corrected."""
+        series = (*self._series(seen), outcome, reason)
         with self._lock:
-            series = self._series(seen)
-            self.steps.add((*series, outcome, reason))
-            if charged:
-                self.charged.add(series, charged)
-            if overrun:
-                self.overrun.add(series, overrun)
-            if returned:
-                self.returned.add(series, returned)
+            tally = self._tallies.get(series)
+            if tally is None:
+                tally = self._tallies[series] = Tally()
+            tally.steps += 1
+            tally.charged += charged
+            tally.overrun += overrun
+            tally.returned += returned
             if seen.is_leased and outcome != "corrected":
-                self.lookups.add(("true",) if seen.decided_by == "lease" else ("false",))
+                if seen.decided_by == "lease":
+                    self._hits += 1
+                else:
+                    self._misses += 1
 
     def measure(self, seen: StepSeen, charged: int | None, context: Any) -> None:
         """The distributions of a step; ``context`` makes the examples that point to its trace."""
@@ -104,8 +98,7 @@ class Meters:
             seen.decided_ns / NANO, {names.KIND: seen.kind, names.DECIDED_BY: seen.decided_by}, context
         )
         if charged is not None and seen.held:
-            with self._lock:
-                model = self._bounded(names.REQUEST_MODEL, seen.model)
+            model = self._bounded(names.REQUEST_MODEL, seen.model)
             attributes = {names.KIND: seen.kind, names.REQUEST_MODEL: model} if model else {names.KIND: seen.kind}
             self._utilization.record(charged / seen.held, attributes, context)
 
@@ -114,11 +107,11 @@ class Meters:
         self._commit.record(took_ns / NANO)
         if lapses:
             with self._lock:
-                self.lapses.add((), lapses)
+                self._lapses += lapses
 
     def drop(self) -> None:
         with self._lock:
-            self.dropped.add(())
+            self._dropped += 1
 
     def _series(self, seen: StepSeen) -> Series:
         series: Series = (seen.kind, self._bounded(names.REQUEST_MODEL, seen.model))
@@ -133,12 +126,37 @@ class Meters:
         known = self._known[key]
         if value in known:
             return value
-        if len(known) >= (MAX_MODELS if key == names.REQUEST_MODEL else MAX_IDS):
-            return OTHER
-        known.add(value)
+        with self._lock:
+            if len(known) >= (MAX_MODELS if key == names.REQUEST_MODEL else MAX_IDS):
+                return OTHER
+            known.add(value)
         return value
 
     # --- for who collects ---------------------------------------------------------------------------------------------------
+
+    def _credits(self, part: Callable[[Tally], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        """Nanocredits of each tally, summed over what ended how."""
+
+        def observed(options: CallbackOptions) -> Iterable[Observation]:
+            sums: dict[Series, int] = {}
+            for series, tally in list(self._tallies.items()):
+                if number := part(tally):
+                    sums[series[:-2]] = sums.get(series[:-2], 0) + number
+            return [Observation(nano / NANO, _named(self._keys, series)) for series, nano in sums.items()]
+
+        return observed
+
+    def _steps(self, options: CallbackOptions) -> Iterable[Observation]:
+        keys = (*self._keys, names.OUTCOME, names.REASON)
+        return [Observation(tally.steps, _named(keys, series)) for series, tally in list(self._tallies.items())]
+
+    def _lookups(self, options: CallbackOptions) -> Iterable[Observation]:
+        numbers = {"true": self._hits, "false": self._misses}
+        return [Observation(number, {names.HIT: hit}) for hit, number in numbers.items() if number]
+
+    @staticmethod
+    def _number(number: int) -> Iterable[Observation]:
+        return [Observation(number)] if number else []
 
     def _held(self, options: CallbackOptions) -> Iterable[Observation]:
         return self._by_kind(lambda seen: seen.held, NANO)
@@ -154,6 +172,11 @@ class Meters:
 
     def _depth(self, options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self.depths())]
+
+
+def _named(keys: Series, series: Series) -> dict[str, str]:
+    """The attributes of a series, without those that are empty."""
+    return {key: value for key, value in zip(keys, series, strict=True) if value}
 
 
 def meters_of(provider: Any, version: str, metric_ids: frozenset[str], depths: Callable[[], int]) -> Meters:

@@ -32,18 +32,21 @@ OPEN, OVER, CORRECTED = 0, 1, 2
 class SessionSeen:
     """One session as this process works in it."""
 
-    __slots__ = ("_place", "customer", "id", "is_leased", "is_over", "parent", "start_ns", "tokens", "watch")
+    __slots__ = (
+        "__weakref__", "_born", "_place", "customer", "id", "is_leased", "is_over", "parent", "start_ns", "tokens", "watch",
+    )  # fmt: skip
 
     def __init__(
         self, watch: Watch, session: str, customer: str, *, is_leased: bool, above: SessionSeen | None = None
     ) -> None:
         self.watch, self.id, self.customer, self.is_leased = watch, session, customer, is_leased
+        self._born = watch.born
         current = current_span().get_span_context()
         self.parent = current if current.is_valid else None if above is None else above.context
         self.start_ns, self.is_over = time.time_ns(), False
         self._place = watch.place(names.SESSION, self.parent, self.start_ns)
         self.tokens: list[Any] = []
-        watch.sessions[id(self)] = self
+        watch.sessions.add(self)
 
     @property
     def context(self) -> SpanContext:
@@ -56,8 +59,12 @@ class SessionSeen:
 
     def denied(self, decision: Decision) -> None:
         """It could not be opened."""
-        event = Event(names.SESSION_DENIED, time.time_ns(), denial(self, decision))
+        event = Event(names.SESSION_DENIED, denial(self, decision), time.time_ns())
         self._end("denied", {}, (event,))
+
+    def unavailable(self) -> None:
+        """Nobody answered, so it was not opened."""
+        self._end("unavailable", {})
 
     def closed(self, spent: int | None = None, remaining: int | None = None, steps: int = 0, denials: int = 0) -> None:
         """It was closed, or this process left it (``spent`` None). Amounts are nanocredits."""
@@ -68,17 +75,31 @@ class SessionSeen:
                 found[names.REMAINING] = remaining / NANO
         self._end("left" if spent is None else "closed", found)
 
-    def _end(self, outcome: str, more: dict[str, Value], events: tuple[Event, ...] = ()) -> None:
-        if self.is_over:
+    def __del__(self) -> None:
+        """Nobody closed it, and nobody can any more. Called by the collector."""
+        if not self.is_over:
+            self._end("left", {}, in_collector=True)
+
+    def _end(
+        self, outcome: str, more: dict[str, Value], events: tuple[Event, ...] = (), *, in_collector: bool = False
+    ) -> None:
+        if self.is_over or self._born != self.watch.born:  # what was begun before a fork is the parent's
             return
         self.is_over, end_ns = True, time.time_ns()
-        self.watch.sessions.pop(id(self), None)
         attributes = {names.SESSION_ID: self.id, names.CUSTOMER_ID: self.customer, names.OUTCOME: outcome, **more}
         if names.CHARGED in more:
             attributes[names.UNIT] = UNIT
         self.watch.put(
-            lambda: Written(names.SESSION, self._place, self.parent, self.start_ns, end_ns, attributes, events)
+            _of_session(self._place, self.parent, self.start_ns, end_ns, attributes, events), in_collector=in_collector
         )
+
+
+def _of_session(
+    place: Place, parent: SpanContext | None, start_ns: int, end_ns: int, attributes: dict[str, Value],
+    events: tuple[Event, ...],
+) -> Callable[[], Written]:  # fmt: skip
+    """Without the session, which may be gone when it is written."""
+    return lambda: Written(names.SESSION, place, parent, start_ns, end_ns, attributes, events)
 
 
 class StepSeen:
@@ -122,7 +143,7 @@ class StepSeen:
         """It may not run."""
         self.decided_ns = time.perf_counter_ns() - self.asked_ns
         self.held = decision.need.nano
-        event = Event(names.STEP_DENIED, time.time_ns(), denial(self.session, decision, self))
+        event = Event(names.STEP_DENIED, denial(self.session, decision, self), time.time_ns())
         reason = decision.reason or "refused"
         self._end("denied", None, 0, event, reason)
 

@@ -34,8 +34,8 @@ class Event(NamedTuple):
     """Something that happened in a span."""
 
     name: str
-    time_ns: int
     attributes: Mapping[str, Value]
+    time_ns: int
 
 
 class Place(NamedTuple):
@@ -77,6 +77,7 @@ class Whole:
         from opentelemetry.sdk.trace import ReadableSpan
 
         self._span, self._event = ReadableSpan, SdkEvent
+        self._follows_parent = _follows_parent(provider.sampler)
 
     @staticmethod
     def fits(provider: Any) -> bool:
@@ -87,6 +88,9 @@ class Whole:
 
     def place(self, name: str, parent: SpanContext | None, start_ns: int, links: Sequence[SpanContext] = ()) -> Place:
         ids = self._provider.id_generator
+        if self._follows_parent and parent is not None and not parent.is_remote:
+            flags = SAMPLED if parent.trace_flags.sampled else UNSAMPLED
+            return Place(SpanContext(parent.trace_id, ids.generate_span_id(), False, flags, parent.trace_state))
         if parent is None:
             above, trace_id = Context(), ids.generate_trace_id()
         else:
@@ -102,9 +106,9 @@ class Whole:
             self._span(
                 name=written.name, context=written.place.context, parent=written.parent, resource=self._provider.resource,
                 attributes=written.attributes,
-                events=[self._event(event.name, event.attributes, event.time_ns) for event in written.events],
-                links=[Link(context) for context in written.links], kind=SpanKind.INTERNAL, status=_UNSET,
-                start_time=written.start_ns, end_time=written.end_ns, instrumentation_scope=self._scope,
+                events=[self._event(*event) for event in written.events] if written.events else (),
+                links=[Link(context) for context in written.links] if written.links else (), kind=SpanKind.INTERNAL,
+                status=_UNSET, start_time=written.start_ns, end_time=written.end_ns, instrumentation_scope=self._scope,
             )
         )  # fmt: skip
 
@@ -130,6 +134,15 @@ class Live:
         span.end(written.end_ns)
 
 
+def _follows_parent(sampler: Any) -> bool:
+    """Whether a child in this process is sampled if its parent is, so that the sampler need not be asked: the SDK's default,
+    and each of its samplers that looks at roots only."""
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+
+    sampled, not_sampled = (getattr(sampler, f"_local_parent_{name}", None) for name in ("sampled", "not_sampled"))
+    return sampled is ALWAYS_ON and not_sampled is ALWAYS_OFF
+
+
 def writer_of(provider: Any, version: str) -> Writer:
     """The quicker of the two, where the provider allows it."""
     return Whole(provider, version) if Whole.fits(provider) else Live(provider, version)
@@ -150,10 +163,13 @@ the same work."""
 
 def frameworks_span(current: Span, kind: str) -> bool:
     """Whether the current span is a framework's for this very step, and no other step has taken it."""
-    attributes = getattr(current, "attributes", None)
-    if not attributes or not current.is_recording() or names.STEP_ID in attributes:
+    try:
+        attributes = getattr(current, "attributes", None)
+        if not attributes or not current.is_recording() or names.STEP_ID in attributes:
+            return False
+        said = attributes.get("gen_ai.operation.name") or attributes.get("openinference.span.kind")
+    except Exception:  # a span of somebody else's making, which must not stop a step
         return False
-    said = attributes.get("gen_ai.operation.name") or attributes.get("openinference.span.kind")
     return said in OPERATIONS.get(kind, ())
 
 

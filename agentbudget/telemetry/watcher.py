@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +30,8 @@ MAX_WAITING: Final = 8_192
 """Things that wait to be written, some hundred bytes each: a quarter of a second of the tightest loop."""
 ROUND_SECONDS: Final = 0.05
 """The thread takes what came in so long at once: waking it for each step would cost more than the step."""
-MOST_MEASURED: Final = 100
-"""Steps in one round whose distributions are recorded, so 2,000 a second; beyond that they are a sample. Counters count all."""
+MOST_MEASURED: Final = 50
+"""Steps in one round whose distributions are recorded, so 1,000 a second; beyond that they are a sample. Counters count all."""
 FLUSH_SECONDS: Final = 2.0
 SAID_AGAIN_SECONDS: Final = 300.0
 
@@ -48,7 +49,8 @@ class Watch:
         self._meters = None if meters is None else meters_of(meters, VERSION, frozenset(metric_ids), depths)
         self._logger = None if loggers is None else loggers.get_logger(names.SCOPE, VERSION)
         self.open: dict[int, StepSeen] = {} if self._meters is None else self._meters.open
-        self.sessions: dict[int, SessionSeen] = {}
+        self.sessions: weakref.WeakSet[SessionSeen] = weakref.WeakSet()
+        self.born = 0
         self._said_at = 0.0
         self._born()
 
@@ -61,7 +63,8 @@ class Watch:
     def forked(self) -> None:
         """In a forked child: what waits is the parent's, and so is what is open."""
         self.open.clear()
-        self.sessions.clear()
+        self.sessions = weakref.WeakSet()
+        self.born += 1
         self._born()
 
     # --- for the runtime --------------------------------------------------------------------------------------------------------
@@ -79,10 +82,10 @@ class Watch:
                 self.failed(error)
         return Place(nowhere() if parent is None else parent)
 
-    def put(self, write: Write) -> None:
+    def put(self, write: Write, *, in_collector: bool = False) -> None:
         """Have a span written."""
         if self._writer is not None:
-            self._hand_over(lambda: self._write(write()))
+            self._hand_over(lambda: self._write(write()), starts=not in_collector)
 
     def step_over(
         self, seen: StepSeen, write: Write | None, outcome: str, reason: str, charged: int | None, overrun: int,
@@ -165,6 +168,7 @@ class Watch:
     def _run(self) -> None:
         while True:
             tell = self._waiting.get()
+            self._bell.wait(ROUND_SECONDS)
             self._measured = 0
             while True:
                 try:
@@ -175,7 +179,6 @@ class Watch:
                     tell = self._waiting.get_nowait()
                 except queue.Empty:
                     break
-            self._bell.wait(ROUND_SECONDS)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until everything that was handed over is with the providers; whether it is."""
@@ -191,7 +194,7 @@ class Watch:
 
     def farewell(self) -> None:
         """The process ends: sessions that are still open end with it."""
-        for seen in list(self.sessions.values()):
+        for seen in list(self.sessions):
             seen.closed()
         self.flush()
 

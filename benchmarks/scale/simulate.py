@@ -4,7 +4,7 @@ A lease burns steps at its pace. It sends a message when little is left (for fou
 wait, or when a second has passed, and asks for as many steps as lasted half a second to eight seconds (``leases/lease.py``).
 A process has one call under way; what comes up meanwhile leaves with the next. The owner takes all calls that wait as one
 batch. A lease whose steps run out before its answer stands still: that time is counted. A lease that is idle for two seconds is
-given back, so a slow one (a step each some seconds) says three things a step: it asks, reports, and closes.
+given back, so a slow one (a step each some seconds) says two things a step: it asks, then reports and closes at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from random import Random
 from msgspec import Struct
 
 from agentbudget.clock import SECOND_US
-from agentbudget.runtime.leases.lease import FEWEST, LONG_US, MAX_REPORTS, MOST, SHORT_US
-from agentbudget.runtime.leases.upkeep import IDLE_US
+from agentbudget.runtime.leases.lease import FEWEST, IDLE_US, LONG_US, MAX_REPORTS, MOST, SHORT_US
 from benchmarks.scale.constants import Constants
 
 
@@ -180,14 +179,14 @@ class Simulation:
             self._call(process)
 
     def _slowly(self, lease: _Lease) -> None:
-        """What was said was, in turn, an ask, a report, a close."""
-        said, lease.said = lease.said, (lease.said + 1) % 3
+        """What was said was, in turn, an ask, and a report that closes."""
+        said, lease.said = lease.said, (lease.said + 1) % 2
         if said == 0:
             lease.asked_us = lease.sent_us
             self._stalled_us += self._now_us - lease.sent_us
             self._steps += 1
             lease.unreported = 1
-        next_us = lease.asked_us + 1 / lease.pace if said == 2 else self._now_us + SECOND_US
+        next_us = lease.asked_us + 1 / lease.pace if said else self._now_us + SECOND_US
         self._at(max(self._now_us, next_us), lambda: self._speak(lease))
 
 

@@ -22,6 +22,7 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "lease": _of("leased", "lease"),
     "threads": _of("leased", "threads"),
     "sessions": _of("leased", "sessions"),
+    "telemetry": _of("watched", "telemetry_row"),
     "drain": _of("drain", "drain"),
     "renew": _of("renewals", "renew"),
     "step": _of("owner", "one_caller"),
@@ -36,5 +37,7 @@ ROWS: Final[dict[str, Callable[[Effort], Row]]] = {
     "postgres-commit": _of("postgres", "one_row"),
     "import": _of("imports", "import_time"),
     "ray": _of("on_ray", "on_ray"),
+    "ray-drain": _of("fleet", "drain"),
+    "customers": _of("fleet", "customers"),
     "race": _of("race", "steps_past_the_budget"),
 }

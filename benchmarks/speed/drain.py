@@ -25,7 +25,7 @@ def drain(effort: Effort) -> Row:
     many = max(2_000, effort.many * 10)
     floors, leased = list[float](), list[tuple[float, int]]()
     for _ in range(3 if effort.rounds > 2 else 1):
-        floors.append(_together(4 * many, _bare, (4 * many // PROCESSES,)))
+        floors.append(together(4 * many, bare, (4 * many // PROCESSES,)))
         leased.append(_drained(many, "leased"))
     strict = [_drained(max(1_000, many // 500), "strict")]
     wrong = sum(nano for _, nano in leased + strict)
@@ -46,12 +46,12 @@ def _drained(pairs: int, mode: Mode) -> tuple[float, int]:
     with ledgers() as url, Runtime.open(url("drain"), CATALOG) as runtime:
         acme = runtime.customers.create("acme", plan="prepaid")
         acme.wallet.grant(credits)
-        rate = _together(credits * 1_000, _spend, (url("drain"), mode))
+        rate = together(credits * 1_000, _spend, (url("drain"), mode))
         balance = acme.wallet.balance()
     return rate, abs(to_nano(credits) - balance.consumed.nano) + balance.available.nano + balance.held.nano
 
 
-def _together(pairs: int, work: Callable[..., None], what: tuple[object, ...]) -> float:
+def together(pairs: int, work: Callable[..., None], what: tuple[object, ...]) -> float:
     """Pairs a second of processes that start together and do so many."""
     context = multiprocessing.get_context("spawn")
     ready, go = context.Semaphore(0), context.Event()
@@ -67,7 +67,7 @@ def _together(pairs: int, work: Callable[..., None], what: tuple[object, ...]) -
     return pairs / (time.perf_counter() - before)
 
 
-def _bare(ready: Any, go: Any, pairs: int) -> None:
+def bare(ready: Any, go: Any, pairs: int) -> None:
     pair = bare_pair()
     ready.release()
     go.wait()

@@ -18,6 +18,11 @@ SAYS = {
     "02_langchain_agent.py": ["stopped: refused (session_budget)", "held 0"],
     "03_team_budgets.py": ["user:ana after 4 reports: refused (limit)", "BINDS team:search", "18 of 30 credits"],
     "04_sub_agents.py": ["three more do not fit", "[3, 3, 3, 3, 3, 3]", "left 0 of 20"],
+    "05_telemetry.py": [
+        "outcome denied, charged 0.0, <- agentbudget.step.denied",
+        "outcome corrected",
+        "    agentbudget.owner",
+    ],
 }
 
 OFFLINE = (

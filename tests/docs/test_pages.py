@@ -26,7 +26,7 @@ from agentbudget.testing.provider import fake_provider
 serving = fake_provider()
 os.environ.update(OPENAI_BASE_URL=(served := serving.__enter__()).openai_url, OPENAI_API_KEY="none")
 atexit.register(serving.__exit__, None, None, None)
-os.environ.update(ANTHROPIC_BASE_URL=served.url, ANTHROPIC_API_KEY="none")
+os.environ.update(ANTHROPIC_BASE_URL=served.url, ANTHROPIC_API_KEY="none", OPENAI_AGENTS_DISABLE_TRACING="1")
 """
 """What a reader has already: a model, tools, LangChain, and keys of providers."""
 

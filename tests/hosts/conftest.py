@@ -14,12 +14,17 @@ from tests.sockets.support import START
 
 
 @pytest.fixture(
-    params=[kind if kind != "ray" else pytest.param(kind, marks=pytest.mark.xdist_group("ray")) for kind in KINDS]
+    params=[
+        pytest.param(kind, marks=pytest.mark.xdist_group("ray")) if kind.startswith("ray") else kind for kind in KINDS
+    ]
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty ledger behind each kind of host."""
-    if request.param == "ray":
+    if request.param.startswith("ray"):
         request.getfixturevalue("ray_cluster")
+    if request.param.endswith("postgres"):
+        server, template = (request.getfixturevalue(name) for name in ("postgres", "postgres_template"))
+        (tmp_path / "database").write_text(server.url(server.new_database(template=template)))
     levers = Levers(tmp_path)
     with ExitStack() as stack:
         stack.callback(levers.close)

@@ -46,7 +46,7 @@ def local_memory(folder: Path, stack: ExitStack, levers: Levers) -> Place:
     return Place(host, levers, lambda: MemoryJournal(journal.store))
 
 
-def local_sqlite(folder: Path, stack: ExitStack, levers: Levers) -> Place:
+def local_file_or_database(folder: Path, stack: ExitStack, levers: Levers) -> Place:
     url = url_in(folder)
     host = LocalHost(levered(open_journal(url), folder), SystemClock())
     stack.callback(host.close)
@@ -96,7 +96,9 @@ def levered(store: Store, folder: Path) -> Any:
 
 
 def url_in(folder: Path) -> str:
-    return f"sqlite:///{folder}/budget.db"
+    """The place's ledger: the database that the folder names, else a file in it."""
+    named = folder / "database"
+    return named.read_text() if named.exists() else f"sqlite:///{folder}/budget.db"
 
 
 def on_ray(folder: Path, stack: ExitStack, levers: Levers) -> Place:
@@ -106,7 +108,7 @@ def on_ray(folder: Path, stack: ExitStack, levers: Levers) -> Place:
     here = folder.parent / "ray-ledger"
     here.write_text(str(folder))
     post = Post(
-        sha256(str(here).encode()).hexdigest()[:12], partial(levered_sqlite, str(here)), Owner, node=node_here()
+        sha256(str(here).encode()).hexdigest()[:12], partial(levered_ledger, str(here)), Owner, node=node_here()
     )
 
     def another() -> RayHost:
@@ -118,7 +120,7 @@ def on_ray(folder: Path, stack: ExitStack, levers: Levers) -> Place:
     return Place(another(), levers, lambda: open_archive(url_in(folder)), another)
 
 
-def levered_sqlite(where: str) -> Store:
+def levered_ledger(where: str) -> Store:
     """As the owner's actor opens it, wherever it runs. ``where``: a file with the path of the ledger's folder."""
     folder = Path(Path(where).read_text())
     store: Store = levered(open_journal(url_in(folder)), folder)
@@ -127,9 +129,11 @@ def levered_sqlite(where: str) -> Store:
 
 KINDS: dict[str, Kind] = {
     "local-memory": local_memory,
-    "local-sqlite": local_sqlite,
+    "local-sqlite": local_file_or_database,
+    "local-postgres": local_file_or_database,
     "machine-owner": machine_owner,
     "machine-client": machine_client,
     "ray": on_ray,
+    "ray-postgres": on_ray,
 }
-"""Every host there is, by name."""
+"""Every host there is, by name, and by the ledger's kind."""

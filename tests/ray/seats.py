@@ -20,9 +20,14 @@ from agentbudget.runtime.on_ray.actor import RayOwner
 
 
 def owner_of(
-    folder: Path, name: str = "owner-0", open_store: Callable[[], Store] | None = None, clock: Clock | None = None
+    folder: Path,
+    name: str = "owner-0",
+    open_store: Callable[[], Store] | None = None,
+    clock: Clock | None = None,
+    cluster: str = "",
 ) -> RayOwner:
-    return RayOwner(name, open_store or (lambda: open_journal(f"sqlite:///{folder}/budget.db")), clock=clock)
+    opens = open_store or (lambda: open_journal(f"sqlite:///{folder}/budget.db"))
+    return RayOwner(name, opens, clock=clock, cluster=cluster)
 
 
 def say(

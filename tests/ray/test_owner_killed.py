@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from agentbudget.runtime.on_ray.host import RayHost, owner_name
 from agentbudget.runtime.on_ray.owners import Owners
 from agentbudget.runtime.owner.owner import Owner
 from tests.leases.spending import books, is_sound
-from tests.ray import work
+from tests.ray import driver, work
 from tests.ray.ending import kill_owner, pid_of, seat_of
 from tests.ray.folder_store import FolderStore
 from tests.scale import SCALE
@@ -35,31 +35,52 @@ ray = pytest.importorskip("ray")
 
 DRAINED = SCALE(5 * 10**9)
 """Nanocredits of the wallet that workers drain to the last one."""
-WORKERS, THREADS = 4, 16
+WORKERS, THREADS, DRIVERS = 4, 16, 8
 KILLS = 3
 
 
-def test_workers_drain_a_wallet_while_its_owner_is_killed(opened: Any) -> None:
-    """L1, L3, L4: 4 workers of 16 threads each; exact to the nanocredit, and nobody is refused while there is something left."""
+def test_workers_and_drivers_drain_a_wallet_while_its_owner_is_killed(
+    opened: Any, ray_cluster: str, tmp_path: Path
+) -> None:
+    """L1, L3, L4: 4 workers of 16 threads and 8 drivers, the owner is killed every two seconds; exact to the nanocredit, and
+    nobody is refused while there is something left."""
     runtime = opened()
     acme = runtime.customers.create("acme", plan="prepaid")
     acme.wallet.grant(Credits.of_nano(DRAINED), key="all")
     ledger, pids = runtime.settings.ledger, set()
-    sessions = [acme.session(id=f"run-{n}").open() for n in range(WORKERS)]
-    task = ray.remote(work.drain).options(num_cpus=0)
-    running = [task.remote(session.handle(), 10**6, n, THREADS) for n, session in enumerate(sessions)]
-    for _ in range(SCALE(KILLS)):
-        ray.wait(running, num_returns=len(running), timeout=2.0)
-        pids.add(kill_owner(ledger))
-    spent = ray.get(running, timeout=SCALE(120))
-    assert len(pids) == SCALE(KILLS)
-    assert pid_of(ledger) not in pids
+    sessions = [acme.session(id=f"run-{n}").open() for n in range(WORKERS + DRIVERS)]
+    handles = list(enumerate(session.handle() for session in sessions))
+    task = ray.remote(work.drain_together).options(num_cpus=0)
+    tasks = [task.remote(handle, str(tmp_path), 10**6, n, THREADS) for n, handle in handles[:WORKERS]]
+    drivers = [driver.started(ray_cluster, handle, tmp_path, n, 10**6, 2) for n, handle in handles[WORKERS:]]
+    try:
+        until(lambda: len(list(tmp_path.glob("*.ready"))) == WORKERS + DRIVERS)
+        (tmp_path / "go").touch()
+        while (
+            not pids or any(one.poll() is None for one in drivers) or ray.wait(tasks, num_returns=WORKERS, timeout=0)[1]
+        ):
+            pids.add(kill_owner(ledger))
+            ray.wait(tasks, num_returns=WORKERS, timeout=2.0)
+        spent = [*ray.get(tasks), *(int(one.communicate()[0].split("spent ")[1]) for one in drivers)]
+    finally:
+        for one in drivers:
+            one.kill()
+            one.wait()
+    assert len(pids) >= KILLS
     for session in sessions:
         session.close()
     found = books(acme)
     assert (found.consumed, found.held, found.available) == (DRAINED, 0, 0)
     assert sum(spent) == DRAINED
+    assert all(spent)
     assert is_sound(runtime)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_strict_callers_get_one_answer_each_whatever_happens_to_the_owner(opened: Any) -> None:

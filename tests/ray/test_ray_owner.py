@@ -180,8 +180,8 @@ def test_a_busy_owner_still_says_how_it_is(owner: RayOwner) -> None:
 # --- shards ------------------------------------------------------------------------------------------------------------------
 
 
-def sharded(folder: Path, name: str) -> RayOwner:
-    return owner_of(folder, name, lambda: FolderStore(str(folder)))
+def sharded(folder: Path, name: str, cluster: str = "here") -> RayOwner:
+    return owner_of(folder, name, lambda: FolderStore(str(folder)), cluster=cluster)
 
 
 def test_a_shard_that_nobody_has_is_taken_by_whoever_is_asked(tmp_path: Path) -> None:
@@ -247,6 +247,35 @@ def test_an_incarnation_that_was_replaced_gives_up_for_good(tmp_path: Path, monk
     assert isinstance(answers(say(new, hold("c")))[0], Held)
     assert balance(new).held == 20
     until(lambda: ray_owner.REPLACED_STATUS in ends)
+
+
+@pytest.mark.parametrize("name", ["owner-0", "owner-7"])
+def test_an_owner_whose_ledger_another_cluster_has_taken_says_so_and_does_not_take_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """L8, L9: its process stays, since the one that Ray would start in its place would know of nothing, and begin a fight that
+    never ends. It serves again when an operator has it made anew."""
+    ends: list[int] = []
+    monkeypatch.setattr(ray_owner.os, "_exit", ends.append)
+    here, there = sharded(tmp_path, "owner-0"), sharded(tmp_path, name, "there")
+    say(here, *START)
+    there.take([shard_of("acme")])
+    for _ in range(2):
+        refused = refusal(say(here, hold("b")))
+        assert isinstance(refused, OwnerUnavailable)
+        assert "another Ray cluster (there)" in refused.what
+        assert "owners drain" in refused.advice
+        assert isinstance(answers(say(there, hold("a")))[0], Held)
+    here.leave()
+    assert isinstance(answers(say(here, hold("a")))[0], Held) or name != "owner-0"
+    assert ends == []
+
+
+def test_a_cluster_that_begins_after_another_has_ended_takes_its_ledger_over(tmp_path: Path) -> None:
+    """L1: whoever starts last has it, for clusters come and go."""
+    before, after = sharded(tmp_path, "owner-0", "before"), sharded(tmp_path, "owner-0", "after")
+    say(before, *START, hold("a"))
+    assert balance(after).held == 10
 
 
 def test_a_ledger_in_one_file_says_that_it_has_one_owner(owner: RayOwner) -> None:

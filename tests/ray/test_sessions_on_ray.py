@@ -156,6 +156,20 @@ def test_a_killed_worker_leaves_nothing_open(
     assert is_sound(runtime)
 
 
+def test_the_child_session_of_a_killed_task_stays_open_until_it_is_closed(
+    session: Session, acme: Customer, runtime: Runtime, tmp_path: Path
+) -> None:
+    """L5: nobody ends it before its time to live, since Ray may yet do the task again; what it has not spent comes back then."""
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        remote(work.research_that_dies, max_retries=0)(session.handle(), str(tmp_path))
+    until_settled(acme, runtime)
+    (child,) = (one for one in acme.sessions.list() if one.id != session.id)
+    assert session.status().remaining == Credits.of_nano(900)
+    acme.sessions.close(child.id)
+    assert session.status().remaining == Credits.of_nano(990)
+    assert [one.id for one in acme.sessions.list()] == [session.id]
+
+
 def test_a_relative_path_is_another_file_in_a_worker_and_so_refused_there(ray_cluster: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="relative"):
         remote(work.open_relative)("sqlite:///budget.db")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,23 @@ def spend_in(handle: SessionHandle, nano: int, times: int = 1) -> int:
         return spend(session, nano, times)
 
 
+def drain_together(handle: SessionHandle, folder: str, most: int, seed: int, threads: int) -> int:
+    """As ``drain``, once ``go`` is there: who is ready says so by a file."""
+    with handle.join() as session:
+        Path(folder, f"{seed}.ready").touch()
+        while not Path(folder, "go").exists():
+            time.sleep(0.01)
+        return _drained_by(session, most, seed, threads)
+
+
 def drain(handle: SessionHandle, most: int, seed: int, threads: int = 1) -> int:
     """Spend steps of random sizes, in so many threads at once, until not even a nanocredit is left; what was spent."""
-    with handle.join() as session, ThreadPoolExecutor(threads) as pool:
+    with handle.join() as session:
+        return _drained_by(session, most, seed, threads)
+
+
+def _drained_by(session: Session, most: int, seed: int, threads: int) -> int:
+    with ThreadPoolExecutor(threads) as pool:
         chances = [random.Random(f"{seed} {n}") for n in range(threads)]
         return sum(pool.map(lambda chance: _drained(session, most, chance), chances))
 

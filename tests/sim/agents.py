@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from agentbudget.account.commands import Command, Hold, ReleaseHold, SettleHold
 from agentbudget.account.decision import Decision, Held, Recalling, Renewed, Settled
 from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, OwnerUnavailable
-from agentbudget.runtime.leases.claims import Claim
+from agentbudget.runtime.leases.claims import Claim, extend
 from agentbudget.runtime.leases.lease import Key, Lease
 from agentbudget.runtime.leases.upkeep import lapsed_while_open
 from tests.sim.broken import must
@@ -40,6 +42,7 @@ class Agent:
         self.is_busy = self.is_over = False
         self.amount, self.waiting_since_us, self._pause_us = 0, 0, 0
         self.measures: dict[str, int] = {}
+        self.growing: dict[str, Claim] = {}
 
     # --- turns ---
 
@@ -168,7 +171,32 @@ class Agent:
         if not step.dispatched:
             self.process.later(self.work.between(1_000, 50_000), self.send_off, lease, n, step)
         else:
+            if self.work.happens(0.2):
+                self.process.later(self.work.between(1_000, 200 * MILLISECOND_US), self.extend, lease, n, step)
             self.process.later(self.takes_us(), self.end, lease, n, step)
+
+    def extend(self, lease: Lease, n: int, step: Step) -> None:
+        """It needs more while it runs: out of the lease, else of the owner, as extending.py does it."""
+        if step.state != "open" or step.is_ending:
+            return
+        more = self.work.between(0, 8)
+        measures = {"tokens": self.work.between(0, 4)} if "tokens" in self.measures else {}
+        got = extend(self.own, lease, n, more, measures)
+        if got:
+            self.work.saw("extended on its lease")
+            return self.world.truth.extended(step, more)
+        if got is None or lease.stale or lease.is_lost or lease.is_full or self.world.is_closing:
+            return
+        hold = replace(self.hold(lease.id), amount=more, measures=measures, note_refusal=False)
+        claim = self.growing[step.id] = Claim(self.own, lease, hold, grows=n)
+
+        def done(answer: Any) -> None:
+            self.growing.pop(step.id, None)
+            if type(answer) is int:
+                self.work.saw("extended by the owner")
+                self.world.truth.extended(step, more)
+
+        claim.start(done)
 
     def send_off(self, lease: Lease, n: int, step: Step) -> None:
         """The work is about to be sent; where that cannot be written it must not be."""
@@ -225,6 +253,9 @@ class Agent:
         """Nobody knows what it cost: the owner books a guess out of the lease; its true cost may be told late."""
         if self.own.on_unknown != "charge":
             return self.release(lease, n, step)
+        step.is_ending = True
+        if step.id in self.growing:
+            self.growing.pop(step.id).abandon()
         held = dict(lease.open[n].measures) if n in lease.open else {}
         command = SettleHold(step.id, step.amount, held, outcome="unknown", rate="unknown", lease=lease.id)
 

@@ -123,11 +123,12 @@ class Process:
         )
 
     def _skip_a_number(self, renew: Renew) -> None:
-        """A holder that lost count sends a message under the number after the one that is due, ahead of it."""
+        """A holder that lost count sends a message ahead of its turn, under a number that cannot be due: the one before it may,
+        where the network brings again what asked in vain before, and is granted now."""
         is_new = renew != self.world.truth.of(renew.lease).sent
         if self.world.faults.skip and is_new and self.work.happens(0.05):
             self.work.saw("number skipped")
-            wrong = replace(renew, seq=renew.seq + 1)
+            wrong = replace(renew, seq=renew.seq + 2)
             self.world.node.arrive(Call(wrong, self.name, lambda answer: None, self.work.now_us))
 
     def _told(self, recall: Iterable[str], call: Call) -> None:

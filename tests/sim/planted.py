@@ -174,9 +174,27 @@ def any_renewal_answers_a_recall(patch: Patch) -> None:
     patch.setattr(Recalls, "answered", count)
 
 
+def an_extension_is_not_taken_from_the_lease(patch: Patch) -> None:
+    """What an open step got more stays free for others."""
+    original = Lease.extend
+
+    def extend(self: Lease, n: int, amount: int, measures: Mapping[str, int], now_us: int) -> bool:
+        got = original(self, n, amount, measures, now_us)
+        self.free += amount if got else 0
+        return got
+
+    patch.setattr(Lease, "extend", extend)
+
+
+def an_extension_is_not_written_down(patch: Patch) -> None:
+    """A killed process has not left behind how much its open steps had got."""
+    patch.setattr(MemoryTrail, "extended", lambda self, n, amount, measures: True)
+
+
 PLANTED = (
     renewals_are_not_deduplicated, answers_leave_before_the_commit, a_lapse_gives_the_rest_back, a_gap_is_accepted,
     until_is_ignored, silence_is_ignored, a_grant_is_taken_in_twice, an_overrun_is_not_declared,
     a_failed_commit_keeps_its_state, a_settlement_is_not_written_down, any_renewal_answers_a_recall,
     a_released_step_is_not_reported, what_was_idle_when_it_lapsed_stays_charged,
+    an_extension_is_not_taken_from_the_lease, an_extension_is_not_written_down,
 )  # fmt: skip

@@ -10,7 +10,7 @@ REQUIRED: Final = (
     "request lost", "answer lost", "no answer", "refused at once", "duplicate", "ghost", "number skipped", "out of order",
     # processes
     "holder died", "died while writing", "holder suspended", "holder cut off", "claim abandoned", "no room: begun",
-    "no room: settled", "no room: dispatched", "no room: trail",
+    "no room: settled", "no room: dispatched", "no room: extended", "no room: trail",
     # the owner and its store
     "owner died", "owner died before commit", "owner died after commit", "owner died before answering", "owner down for long",
     "owner handed over", "zombie asked", "commit lost", "commit unknown", "store stuttered", "snapshot used",
@@ -20,6 +20,7 @@ REQUIRED: Final = (
     # leases
     "lease past its end", "lease in debt", "recalled by beat", "recalling", "ticket served", "ticket refused in the end",
     "denied: silent leases named", "step longer than the TTL", "overrun", "guessed", "corrected", "expired while held",
+    "extended on its lease", "extended by the owner",
     # everything around them
     "denied: limit", "denied: session_budget", "denied: insufficient_credits", "denied: overdraft", "denied: paused",
     "denied: circuit_open", "denied: session_closed", "session closed under its steps", "child opened", "child refused",

@@ -71,6 +71,13 @@ class MemoryTrail:
         self.left.open[n].dispatched = True
         return True
 
+    def extended(self, n: int, amount: int, measures: dict[str, int]) -> bool:
+        if not self.spool.tear("extended"):
+            return False
+        step = self.left.open[n]
+        step.amount, step.measures = amount, dict(measures)
+        return True
+
     def settled(self, report: StepReport) -> bool:
         if not self.spool.tear("settled"):
             self.spool.unwritten.add(report.step)

@@ -24,7 +24,7 @@ NEVER = 2**62
 class Step:
     """``state``: open; settled or guessed (``cost``); released; refused or unsure (strict, and nobody heard how it began or
     ended); dropped (nobody could be told of its end). ``charges``: what its session says of an unknown outcome. ``late``: its
-    true cost after a guess, as told and (``late_heard``) acknowledged."""
+    true cost after a guess, as told and (``late_heard``) acknowledged. ``is_ending``: its guess is under way."""
 
     id: str
     process: Process
@@ -36,6 +36,7 @@ class Step:
     cost: int = 0
     late: int | None = None
     late_heard: bool = False
+    is_ending: bool = False
 
 
 @dataclass
@@ -91,6 +92,11 @@ class Truth:
         self._covered(step, held, facts)
         self._in_time(step, held, facts, wall_us)
         return step
+
+    def extended(self, step: Step, more: int) -> None:
+        """An open step holds more: of its lease, so the owner must hold enough for it."""
+        step.amount += more
+        self._covered(step, self._audit.holds[step.lease], self.of(step.lease))
 
     def _covered(self, step: Step, held: Held, facts: LeaseFacts) -> None:
         """L3: what the owner holds covers what is open and what is settled and not booked yet."""
@@ -149,7 +155,10 @@ class Truth:
         self._left_behind.add(lease)
         for n, one in open_steps.items():
             name = f"{lease}.{n}"
-            self.steps.setdefault(name, Step(name, process, lease, one.amount, one.dispatched, charges))
+            known = self.steps.setdefault(name, Step(name, process, lease, one.amount, one.dispatched, charges))
+            if known.state == "open":  # nor, perhaps, how much it had got
+                must(one.amount >= known.amount, "L1", name, "holds", known.amount, "and its spool says", one.amount)
+                known.amount = one.amount
 
     # --- at the end ---
 
@@ -177,7 +186,14 @@ class Truth:
         for lease, charged in self._audit.lapsed.items():
             held = self._audit.holds[lease]
             is_gone = held.opened_seq > self.gone.get(held.holder, NEVER)
-            must(is_gone or not charged, "L11", f"{charged} stay charged for {lease}, whose holder has come back")
+            # What opened by an ask that came a second time, after it was refused, is known to nobody: nothing ran on it, and
+            # what the lapse charged by its policy stays, unless the holder was there to be asked for it.
+            is_known = self.of(lease).granted_seq > 0
+            must(
+                is_gone or not is_known or not charged,
+                "L11",
+                f"{charged} stay charged for {lease}, whose holder is back",
+            )
 
     def _check(self, step: Step) -> None:
         booked = self._audit.booked.get(step.id)

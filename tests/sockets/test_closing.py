@@ -63,6 +63,7 @@ def test_what_nobody_waits_for_any_more_is_not_sent(path: Path, opened: Opened) 
 
     with own(path) as first:
         host = opened()
+        balance(host)  # the line is there, so that what is said next leaves at once
         first.stop()
         host.submit("acme", BALANCE, lambda answer: None)  # under way
         with pytest.raises(OwnerUnavailable):

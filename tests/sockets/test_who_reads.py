@@ -179,3 +179,18 @@ def test_callers_that_come_and_go_leave_nobody_unanswered(owner: MachineHost, cl
             assert not thread.is_alive()
     assert all(done.acquire(timeout=PATIENCE) for _ in range(10 * 9))
     assert (balance(owner).held, balance(owner).consumed) == (0, 10 * 60 * 10)
+
+
+def test_what_waits_is_sent_before_the_callers_of_the_last_answer_are_told(
+    owner: MachineHost, client: MachineHost
+) -> None:
+    """The owner is at it meanwhile: while the caller of the first step hears its answer, the second one is held."""
+    found, over = list[bool](), threading.Event()
+
+    def first(answer: object) -> None:
+        found.append(any(balance(owner).held == 20 for _ in range(10_000)))
+
+    client.submit("acme", hold("a"), first)  # leaves at once
+    client.submit("acme", hold("b"), lambda answer: over.set())  # waits for the answer to that, or for nothing
+    assert over.wait(PATIENCE)
+    assert found == [True]

@@ -27,7 +27,7 @@ class Known(NamedTuple):
 
     unanswered: tuple[Renew, ...] = ()
     reports: tuple[StepReport, ...] = ()
-    steps: frozenset[tuple[int, int, int, bool]] = frozenset()
+    steps: frozenset[tuple[int, int, int, int, bool]] = frozenset()
     released: int = 0
 
 
@@ -42,13 +42,13 @@ class Lease:
         self.released = 0
 
     def known(self) -> Known:
-        steps = frozenset((n, s.amount, s.opened_us, s.dispatched) for n, s in self.open.items())
+        steps = frozenset((n, s.amount, s.measures["tokens"], s.opened_us, s.dispatched) for n, s in self.open.items())
         return Known(() if self.sent is None else (self.sent,), tuple(self.reports), steps, self.released)
 
 
 def found(records: LeaseRecords) -> Known:
     """The same of what was read."""
-    steps = frozenset((s.n, s.amount, s.opened_us, s.dispatched) for s in records.steps)
+    steps = frozenset((s.n, s.amount, s.measures["tokens"], s.opened_us, s.dispatched) for s in records.steps)
     return Known(records.unanswered, records.reports, steps, records.released)
 
 
@@ -98,6 +98,8 @@ class Life:
             return self._end(lease, trail)
         if lease.open and draw < 0.6:
             return self._dispatch(lease, trail)
+        if lease.open and draw < 0.65:
+            return self._extend(lease, trail)
         return self._begin(lease, trail)
 
     def _open(self, spool: Spool | None) -> None:
@@ -128,6 +130,14 @@ class Life:
         lease.open[n].dispatched = True
         if trail is not None:
             assert trail.dispatched(n)
+
+    def _extend(self, lease: Lease, trail: Trail | None) -> None:
+        n = self._random.choice(list(lease.open))
+        step = lease.open[n]
+        step.amount += self._random.randrange(10**6)
+        step.measures = {**step.measures, "tokens": step.measures["tokens"] + 64}
+        if trail is not None:
+            assert trail.extended(n, step.amount, dict(step.measures))
 
     def _end(self, lease: Lease, trail: Trail | None) -> None:
         n = self._random.choice(list(lease.open)[:3])

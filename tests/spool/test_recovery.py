@@ -470,3 +470,20 @@ def test_the_same_on_sqlite(tmp_path: Path, folder: str, seed: int) -> None:
     assert recover(folder, office.ask).words == ()
     is_done(office, truth)
     office.owner.close()
+
+
+def test_a_step_that_was_extended_is_charged_all_that_it_held(office: Office, worker: Worker, folder: str) -> None:
+    """L1, L5: what it got on its lease, and what its lease got for it, before its process died."""
+    lease = worker.lease()
+    worker.ask(lease)
+    n = worker.begin(lease, 60)
+    assert lease.extend(n, 40, {"tokens": 40}, worker.now_us)
+    while lease.extend(n, 10, {"tokens": 10}, worker.now_us):
+        assert lease.open[n].amount < 10_000
+    held = lease.open[n].amount
+    assert lease.free < 10
+    worker.ask(lease, 25, grows=n)
+    assert lease.extend(n, 25, {"tokens": 25}, worker.now_us)
+    worker.die()
+    assert recover(folder, office.ask).unknown == 1
+    is_done(office, Truth(held + 25, 1))

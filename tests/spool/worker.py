@@ -167,8 +167,15 @@ class Worker:
             return self.ask(lease, heard=chance.random() < 0.5, close=True)
         if lease.open and draw < 0.5:
             return self._end(lease, chance.choice(list(lease.open)))
+        if lease.open and draw < 0.6:
+            return self._extend(lease, chance.choice(list(lease.open)))
         self.begin(lease, chance.randrange(0, 120), dispatched=chance.random() < 0.7)
         return None
+
+    def _extend(self, lease: Lease, n: int) -> None:
+        more = self.chance.randrange(0, 60)
+        if not lease.open[n].guessed:
+            lease.extend(n, more, {"tokens": more}, self.now_us)
 
     def _end(self, lease: Lease, n: int) -> None:
         chance, step = self.chance, lease.open[n]

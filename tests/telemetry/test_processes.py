@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+from opentelemetry import trace
+
 import agentbudget
 from agentbudget import Runtime
 from agentbudget.telemetry import names
@@ -47,6 +49,36 @@ def test_a_process_that_joins_a_session_is_below_it_and_its_owners_spans_come_fr
     assert step.parent_span_id == theirs.span_id
     assert step.trace_id == mine.trace_id
     assert [attributes_of(span)[names.OWNER_NAME].split()[1] for span in owners] == [str(os.getpid())]
+
+
+def test_threads_that_are_in_one_session_leave_nothing_current_behind(seen: Seen) -> None:
+    """The first that enters leaves first."""
+    entered, left = threading.Event(), threading.Event()
+    after: dict[str, bool] = {}
+
+    def be_in(
+        name: str, session: agentbudget.Session, before: threading.Event | None, wait: threading.Event | None
+    ) -> None:
+        with session:
+            if before is not None:
+                before.set()
+            if wait is not None:
+                assert wait.wait(20)
+        after[name] = trace.get_current_span().get_span_context().is_valid
+
+    with Runtime.open("memory://", PREPAID) as runtime:
+        acme = runtime.customers.create("acme", plan="prepaid")
+        session = acme.session(id="shared", budget=None)
+        second_in = threading.Event()
+        first = threading.Thread(target=be_in, args=("first", session, entered, second_in))
+        second = threading.Thread(target=be_in, args=("second", session, second_in, left))
+        first.start()
+        assert entered.wait(20)
+        second.start()
+        first.join()
+        left.set()
+        second.join()
+    assert after == {"first": False, "second": False}
 
 
 def test_carried_work_in_another_thread_is_below_the_step_that_it_was_carried_from(seen: Seen) -> None:

@@ -259,6 +259,29 @@ def test_every_end_of_a_step_is_one_span(seen: Seen, acme: Customer, mode: Any) 
     assert seen.value(names.HOLDS) == seen.value(names.CREDITS_HELD) == 0
 
 
+def test_a_session_that_is_forgotten_is_told_of_and_keeps_no_memory(seen: Seen, acme: Customer) -> None:
+    watch = telemetry.watch()
+    assert watch is not None
+    for _ in range(5):
+        acme.session(budget=5).open().reserve("tool", name="search", amount=1).settle()
+    gc.collect()
+    assert len(watch.sessions) == 0
+    assert [attributes_of(span)[names.OUTCOME] for span in seen.spans(names.SESSION)] == ["left"] * 5
+    assert {parent_id(span) for span in seen.spans(names.STEP)} == {span_id(span) for span in seen.spans(names.SESSION)}
+
+
+def test_a_named_session_that_is_left_ends_its_span_and_begins_another_when_it_is_entered_again(
+    seen: Seen, acme: Customer
+) -> None:
+    session = acme.session(id="thread-7", budget=5)
+    for _ in range(2):
+        with session, session.step("tool", name="search", amount=1):
+            pass
+    first, second = seen.spans(names.SESSION)
+    assert [attributes_of(span)[names.SESSION_ID] for span in (first, second)] == ["thread-7"] * 2
+    assert [parent_id(span) for span in seen.spans(names.STEP)] == [span_id(first), span_id(second)]
+
+
 def test_a_step_that_nobody_answered_for_says_so(seen: Seen, runtime: Runtime, acme: Customer) -> None:
     session = acme.session(budget=50, mode="strict").open()
     runtime.host.close()

@@ -40,8 +40,6 @@ class ByHand:
     cannot: Mapping[str, str] = {
         "a_call_that_is_guarded_twice_is_charged_once": "nothing is guarded here: each call has its step",
         "a_retry_after_a_timeout_is_charged_for_both": "the SDK's retries are hidden in one step",
-        "a_stream_that_states_running_totals_is_charged_the_last": "it is settled by the first",
-        "a_stream_is_cut_before_it_passes_what_can_be_held": "it is not cut",
     }
 
     def call(self, ask: Ask) -> Any:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from agentbudget.errors import BudgetAbort, BudgetDenied
 from agentbudget.runtime.guards.api import Api, Body, Call, usage_in, usage_in_json
 from agentbudget.runtime.guards.bodies import body_of
-from agentbudget.runtime.steps.current import claimed_step, session_for
+from agentbudget.runtime.steps.current import claimed_step, current_session, session_for
 from agentbudget.runtime.steps.failures import proves_not_billed
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ Work: TypeAlias = Generator[Deed, Any, T]
 
 
 class Guard(Struct, frozen=True, kw_only=True):
-    """How a client is guarded. ``session``: whose budget pays, None for the current one at each call."""
+    """How a client is guarded. ``session``: whose budget pays, None for the current one at each call. ``in_steps``: only what it
+    sends as the call of an open step is looked after: a framework holds its calls, and attempts that the SDK makes again are
+    spend beside them."""
 
     api: Api
     session: Session | None = None
     feature: str | None = None
+    in_steps: bool = False
 
 
 class Sending(Protocol):
@@ -61,11 +64,22 @@ class Sending(Protocol):
         ...
 
 
-def calling(guard: Guard, call: Call, body: Body, sending: Sending) -> Work[Any]:
-    """The reply of a call, held and settled. Raises ``BudgetDenied`` before an attempt that does not fit, and what the SDK
-    raises."""
+def payer(guard: Guard, call: Call) -> tuple[Session, Step | None] | None:
+    """The session that a call belongs to, and the open step whose call it is. None: nobody asked to look after it."""
+    if guard.in_steps and current_session() is None and guard.session is None:
+        return None
     session = session_for(guard.session)
     outer = claimed_step(session, call.kind, call.model)
+    return None if guard.in_steps and outer is None else (session, outer)
+
+
+def calling(
+    guard: Guard, call: Call, path: str, body: Body, sending: Sending, session: Session, outer: Step | None
+) -> Work[Any]:
+    """The reply of a call, held and settled, or of an open step's. Raises ``BudgetDenied`` before an attempt that does not fit,
+    and what the SDK raises."""
+    if outer is None and body:
+        body = guard.api.sent(path, body)
     taken, earlier = 0, None
     while True:
         step = outer if outer is not None else (yield from _held(guard, session, call, sending, earlier))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.guards.api import Api, Body, Call
-from agentbudget.runtime.guards.attempts import Guard, calling, later, now
+from agentbudget.runtime.guards.attempts import Guard, calling, later, now, payer
 from agentbudget.runtime.guards.bodies import awatch, watch
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ _classing = threading.Lock()
 
 
 def guard_client(client: C, guard: Guard) -> C:
-    """Guard this client, and every copy that is made of it. Again with the same session: nothing. Raises ``InvalidRequest`` for
-    a client that is guarded for another session."""
-    before = getattr(client, "_agentbudget", None)
-    if before is not None and before != guard:
+    """Guard this client, and every copy that is made of it. Again: nothing; a guard of every call replaces one of what is sent in
+    steps. Raises ``InvalidRequest`` for a client that is guarded in another way."""
+    before: Guard | None = getattr(client, "_agentbudget", None)
+    if before is not None and before != guard and not (before.in_steps or guard.in_steps):
         raise InvalidRequest("the client is guarded in another way already: guard a client of its own", "client")
     if before is None:
         client.__class__ = _guarded_class(type(client))
+    if before is None or before.in_steps:
         client._agentbudget = guard  # type: ignore[attr-defined]
     return client
 
@@ -59,30 +60,32 @@ def _copy(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _request(self: Any, cast_to: Any, options: Any, **how: Any) -> Any:
-    call, body = _call_of(self, options)
-    if call is None:
+    call, path, body = _call_of(self, options)
+    paying = None if call is None else payer(self._agentbudget, call)
+    if call is None or paying is None:
         return self._agentbudget_base.request(self, cast_to, options, **how)
-    return now(calling(self._agentbudget, call, body, Requests(self, cast_to, options, how)))
+    return now(calling(self._agentbudget, call, path, body, Requests(self, cast_to, options, how), *paying))
 
 
 async def _arequest(self: Any, cast_to: Any, options: Any, **how: Any) -> Any:
-    call, body = _call_of(self, options)
-    if call is None:
+    call, path, body = _call_of(self, options)
+    paying = None if call is None else payer(self._agentbudget, call)
+    if call is None or paying is None:
         return await self._agentbudget_base.request(self, cast_to, options, **how)
-    return await later(calling(self._agentbudget, call, body, AsyncRequests(self, cast_to, options, how)))
+    return await later(
+        calling(self._agentbudget, call, path, body, AsyncRequests(self, cast_to, options, how), *paying)
+    )
 
 
-def _call_of(client: Any, options: Any) -> tuple[Call | None, Body]:
-    """What a request asks for, and its body: as the SDK would merge it, with what the guard asks the provider for."""
+def _call_of(client: Any, options: Any) -> tuple[Call | None, str, Body]:
+    """What a request asks for, its path, and its body as the SDK would merge it."""
     if options.method.lower() != "post":
-        return None, {}
-    api: Api = client._agentbudget.api
+        return None, "", {}
     path, body = urlsplit(str(options.url)).path, options.json_data
     if isinstance(body, Mapping) or (body is None and options.extra_json):
         merged = {**(body or {}), **(options.extra_json or {})}
         body = {name: value for name, value in merged.items() if type(value).__name__ not in ("Omit", "NotGiven")}
-    call = api.call_of(path, body)
-    return call, api.sent(path, body) if call is not None and isinstance(body, Mapping) else {}
+    return client._agentbudget.api.call_of(path, body), path, body if isinstance(body, Mapping) else {}
 
 
 class Requests:

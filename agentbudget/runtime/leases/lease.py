@@ -29,6 +29,8 @@ FEWEST, MOST = 16, 4_096
 than ``LONG_US``, so that a busy lease renews a few times a second and a slow one holds little."""
 SHORT_US: Final = SECOND_US // 2
 LONG_US: Final = 8 * SECOND_US
+IDLE_US: Final = 2 * SECOND_US
+"""A lease on which nothing has run for so long is given back whole: others may need it, and idle sessions cost nothing."""
 
 
 class Key(NamedTuple):
@@ -61,6 +63,7 @@ class Trail(Protocol):
 
     def begun(self, n: int, amount: int, measures: dict[str, int], opened_us: int, dispatched: bool) -> bool: ...
     def dispatched(self, n: int) -> bool: ...
+    def extended(self, n: int, amount: int, measures: dict[str, int]) -> bool: ...
     def settled(self, report: StepReport) -> bool: ...
     def released(self, n: int) -> bool: ...
     def guessed(self, n: int) -> bool: ...
@@ -75,9 +78,9 @@ class Lease:
 
     __slots__ = (
         "asked_us", "counted", "ended", "free", "frees", "heard", "id", "is_asked_back", "is_correcting", "is_full",
-        "is_lost", "is_resent", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n", "names",
-        "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times", "trail",
-        "until_us", "unwritten", "used_us", "waiters",
+        "is_lost", "is_resent", "is_slow", "is_unheard", "kept", "key", "last", "last_units", "last_used", "low", "lows", "n",
+        "names", "open", "policy", "released", "reports", "sent", "sent_us", "seq", "session", "stale", "tariffs", "times",
+        "trail", "until_us", "unwritten", "used_us", "waiters",
     )  # fmt: skip
 
     def __init__(self, lease: str, session: str, key: Key, trail: Trail | None = None) -> None:
@@ -99,9 +102,18 @@ class Lease:
         self.last: Hold | None = None
         self.stale = self.ended = False
         self.is_unheard = self.is_resent = self.unwritten = self.is_full = False
-        self.is_asked_back = self.is_lost = self.is_correcting = False
+        self.is_asked_back = self.is_lost = self.is_correcting = self.is_slow = False
         self.heard = self.released = self.kept = 0
         self.waiters: list[Callable[[Any], None]] = []
+
+    def goes_on(self, times: int, used_us: int, now_us: int) -> None:
+        """After another of the same key, which asked for so much and was used last then."""
+        self.times, self.is_slow = times, now_us - used_us >= IDLE_US
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next step is likely to come when this lease has been given back for being idle."""
+        return self.is_slow and self.n == 1 and not self.open
 
     # --- steps ----------------------------------------------------------------------------------------------------------
 
@@ -176,6 +188,22 @@ class Lease:
         step.dispatched = self.trail is None or self.trail.dispatched(n)
         return step.dispatched
 
+    def extend(self, n: int, amount: int, measures: Mapping[str, int], now_us: int) -> bool:
+        """Hold so much more for an open step; False when the lease does not cover it (or is past its time)."""
+        step, frees = self.open[n], self.frees
+        free = self.free - amount
+        if free < 0 or now_us >= self.until_us or any(left < measures.get(m, 0) for m, left in frees.items()):
+            return False
+        holds = {m: step.measures.get(m, 0) + measures.get(m, 0) for m in dict.fromkeys((*step.measures, *measures))}
+        if self.trail is not None and not self.trail.extended(n, step.amount + amount, holds):
+            self.is_full = True
+            return False
+        for measure in frees:
+            frees[measure] -= measures.get(measure, 0)
+        self.free, self.used_us = free, now_us
+        step.amount, step.measures = step.amount + amount, holds
+        return True
+
     def guessed(self, n: int, charged: int, measures: Mapping[str, int], now_us: int) -> None:
         """The owner booked a step whose outcome is not known out of the lease: ``charged`` of it; the rest is free again."""
         step = self.open.pop(n, None)
@@ -229,9 +257,10 @@ class Lease:
         return any(self.frees[measure] < low for measure, low in self.lows.items())
 
     def message(self, holder: str, now_us: int, *, ask: Hold | None = None, back: bool = False, close: bool = False,
-                ran: bool = False) -> Renew:  # fmt: skip
-        """The next message: everything settled, and what is asked. ``back``: what is idle is given back first. It is under way
-        (``sent``) from here until ``answered`` or ``renumber``; nothing else is sent of this lease meanwhile."""
+                ran: bool = False, grows: int = 0) -> Renew:  # fmt: skip
+        """The next message: everything settled, and what is asked (``grows``: for an open step, that once). ``back``: what is
+        idle is given back first. It is under way (``sent``) from here until ``answered`` or ``renumber``; nothing else is sent of
+        this lease meanwhile."""
         steps, self.reports = tuple(self.reports), []
         overrun = max(0, -self.free)
         over = {m: -units for m, units in self.frees.items() if units < 0}
@@ -249,14 +278,14 @@ class Lease:
         if self.kept:
             idle_measures["steps"] = idle_measures.get("steps", 0) + self.kept
         released, self.released, self.kept = self.released, 0, 0
-        if ask is not None:
+        if ask is not None and not grows:
             self._pace(now_us)
             self.last = ask
         key = self.key
         self.sent = Renew(
             self.id, self.seq + 1, self.session, holder, key.kind, key.model, key.tool, key.feature, key.wind_down,  # type: ignore[arg-type]
             self.names, steps, self.tariffs, overrun, over, 0 if close else idle, {} if close else idle_measures, close,
-            ask, self.times if ask is not None else 1, ran, heard, released,
+            ask, 1 if ask is None or grows else self.times, ran, heard, released,
         )  # fmt: skip
         self.sent_us, self.unwritten = now_us, False
         if self.trail is not None:
@@ -294,7 +323,7 @@ class Lease:
         if granted and sent.ask is not None and not self.is_asked_back and not self.is_lost:
             # By this clock, counted from when it was sent: the answer cannot have been given earlier than that.
             self.until_us = self.sent_us + answer.lasts_us
-            self._mark_low(sent.ask, now_us - self.sent_us, now_us)
+            self._mark_low(self.last or sent.ask, now_us - self.sent_us, now_us)
         elif self.stale or self.is_lost:
             self.until_us = 0
         if self.trail is not None:

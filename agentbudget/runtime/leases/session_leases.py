@@ -35,8 +35,8 @@ def nothing(answer: Any) -> None:
 
 
 class SessionLeases:
-    """See the module. ``ran``: a step was allowed since the last refusal. ``paces``: how much leases of
-    a key asked for at last. ``draining``: leases that get no more steps and wait for their last ones."""
+    """See the module. ``ran``: a step was allowed since the last refusal. ``paces``: how much the last lease of
+    a key asked for, and when it was used last. ``draining``: leases that get no more steps and wait for their last ones."""
 
     __slots__ = (
         "__weakref__", "customer", "draining", "guess_waiters", "guessing", "holder", "id", "is_strict", "leases",
@@ -48,7 +48,7 @@ class SessionLeases:
         self.lock = threading.Lock()
         self.leases: dict[PlainKey, Lease] = {}
         self.draining: list[Lease] = []
-        self.paces: dict[Key, int] = {}
+        self.paces: dict[Key, tuple[int, int]] = {}
         self.is_strict = self.ran = False
         self.guessing = 0
         self.guess_waiters: list[Done] = []
@@ -108,7 +108,8 @@ class SessionLeases:
     def _new_lease(self, key: Key, old: Lease | None) -> Lease:
         name = new_lease_id()
         lease = Lease(name, self.id, key, self.holder.trail(self, name, key))
-        lease.times = self.paces.get(key, lease.times)
+        if (pace := self.paces.get(key)) is not None:
+            lease.goes_on(*pace, self.holder.clock.monotonic_us())
         self.draining += () if old is None else (old,)
         self.leases[key] = lease
         return lease
@@ -130,7 +131,8 @@ class SessionLeases:
                 renew, sender = lease.resent(), None
             else:
                 claim.done = done
-                renew = lease.message(self.holder.id, now_us, ask=claim.hold, back=True, ran=self.ran)
+                ask = claim.hold
+                renew = lease.message(self.holder.id, now_us, ask=ask, back=True, ran=self.ran, grows=claim.grows)
                 sender = claim
         self.send(lease, renew, sender)
 
@@ -263,13 +265,7 @@ class SessionLeases:
             return answer
         if now_us >= self.holder.alive_until_us:
             return None  # heard so late that the owner may take this process for gone
-        n = lease.take(
-            claim.hold.amount,
-            claim.hold.measures,
-            now_us,
-            now_us + self.holder.wall_offset_us,
-            dispatched=claim.dispatched,
-        )
+        n = claim.take(now_us, now_us + self.holder.wall_offset_us)
         if not n:
             return None  # its time is over already, or the spool is full: ask again
         claim.n, self.ran = n, True
@@ -361,7 +357,7 @@ class SessionLeases:
         self.send(lease, renew)
 
     def closing(self, lease: Lease, now_us: int) -> Renew:
-        self.paces[lease.key] = lease.times
+        self.paces[lease.key] = lease.times, lease.used_us
         if self.leases.get(lease.key) is lease:
             del self.leases[lease.key]
             self.draining.append(lease)

@@ -6,18 +6,15 @@ Called by the keeper's thread (``holder.py``); steps never wait for it.
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from agentbudget.account.commands import CorrectLease, ReleaseHold, Renew, SettleHold
-from agentbudget.clock import SECOND_US
 from agentbudget.errors import AgentBudgetError, HoldResolved, LedgerCorrupt, OwnerUnavailable
-from agentbudget.runtime.leases.lease import Lease
+from agentbudget.runtime.leases.lease import IDLE_US, Lease
 from agentbudget.runtime.leases.session_leases import SessionLeases, nothing
 
 _log = logging.getLogger("agentbudget")
-
-IDLE_US: Final = 2 * SECOND_US
-"""A lease on which nothing has run for so long is given back whole: others may need it, and idle sessions cost nothing."""
 
 
 def tick(own: SessionLeases, now_us: int) -> bool:
@@ -50,7 +47,7 @@ def _due(own: SessionLeases, lease: Lease, now_us: int) -> Renew | None:
         if now_us - lease.sent_us >= IDLE_US:
             own.forget(lease)  # it never opened, and nobody asks any more
         return None
-    if not lease.open and (lease in own.draining or now_us - lease.used_us >= IDLE_US):
+    if not lease.open and (lease in own.draining or lease.is_over or now_us - lease.used_us >= IDLE_US):
         return own.closing(lease, now_us)
     return lease.message(own.holder.id, now_us, ran=own.ran) if lease.reports or lease.released else None
 
@@ -107,12 +104,15 @@ def _leak(own: SessionLeases, lease: Lease, n: int) -> SettleHold | ReleaseHold:
     )  # fmt: skip
 
 
-def end_unheard(own: SessionLeases, lease: Lease, n: int, command: SettleHold | ReleaseHold) -> None:
-    """End a step without waiting for anybody."""
+def end_unheard(
+    own: SessionLeases, lease: Lease, n: int, command: SettleHold | ReleaseHold,
+    ended: Callable[[Any], None] = nothing, answer: Any = None,
+) -> None:  # fmt: skip
+    """End a step without waiting for anybody; ``ended(answer)`` is called if it ends here, and not at the owner."""
     if isinstance(command, ReleaseHold):
-        own.release(lease, n, nothing)
+        own.release(lease, n, ended, answer)
     elif command.outcome == "settled":
-        own.settle(lease, n, command, nothing)
+        own.settle(lease, n, command, ended, answer)
     else:
         _guess(own, lease, n, command)
 

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from agentbudget.account.decision import Done
@@ -51,6 +51,7 @@ class Line:
         self._sock, self._outbox, self._live = sock, outbox, live
         self._turn = threading.Lock()  # held while a frame is made, sent and not answered; never waited for
         self._flying: list[Call] = []
+        self._landed: dict[int, list[Call]] = {}  # answered, and not all told yet: of each frame
         self._is_sending = self._is_lost = self._is_closing = self._is_stuck = False
         self._living: set[str] = set()
         self._next_living = 0.0
@@ -224,7 +225,7 @@ class Line:
         while self._is_sending:  # it sees that the line is lost, or what it sent is lost
             time.sleep(0.0005)
         self._sock.close()
-        lost, self._flying = self._flying, []
+        lost, self._flying = [*chain.from_iterable(self._landed.copy().values()), *self._flying], []
         return lost
 
     def _nap(self) -> None:
@@ -273,6 +274,9 @@ class Line:
             raise wire.Garbage(f"{len(message.answers)} answers to another number of commands")
         calls, answers = self._flying, iter(message.answers)
         self._is_alone = len(calls) == 1 and calls[0].waits
+        self._landed[id(calls)], self._flying = calls, []
+        self._turn.release()
+        self.kick()  # first: the owner is at the next frame while the callers of this one are woken
         for call in calls:
             if isinstance(call.what, Beat):
                 self._end(call, received(message.unheard) if message.unheard is not None else message.beaten)
@@ -282,9 +286,7 @@ class Line:
                 self._end(call, Done())
             else:
                 self._end(call, received(next(answers)))
-        self._flying = []  # not before: an interrupt in between leaves them to the next line, which passes over the ended
-        self._turn.release()
-        self.kick()
+        del self._landed[id(calls)]  # an interrupt before leaves them to the next line, which passes over the ended
 
     def _end(self, call: Call, answer: Any) -> None:
         try:

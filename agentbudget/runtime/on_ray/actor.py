@@ -51,7 +51,8 @@ REPLACED_STATUS: Final = 70
 
 class RayOwner:
     """``name``: of this owner of the ledger. ``open_store`` opens the ledger to write it; ``new_owner`` makes the owner, as
-    for ``LocalHost``. Nothing is opened before the first call, so that whoever makes it is told what is wrong."""
+    for ``LocalHost``. ``cluster``: a name for the Ray cluster. Nothing is opened before the first call, so that whoever makes it
+    is told what is wrong."""
 
     def __init__(
         self,
@@ -59,10 +60,11 @@ class RayOwner:
         open_store: Callable[[], Store],
         new_owner: Callable[..., Owner] = Owner,
         clock: Clock | None = None,
+        cluster: str = "",
     ) -> None:
         telemetry.start()
         self._clock = clock or SystemClock()
-        self._new_shards = partial(Shards, name, open_store, self._clock)
+        self._new_shards = partial(Shards, name, cluster, open_store, self._clock)
         self._new_owner = new_owner
         self._lock, self._news_lock = threading.Lock(), threading.Condition()
         self._begin()
@@ -77,7 +79,7 @@ class RayOwner:
         self._news, self._served = 0, 0
         self._heard: dict[str, int] = {}
         self._busy_us = self._clock.monotonic_us()
-        self._is_over = False
+        self._is_over, self._other_cluster = False, ""
 
     # --- calls ----------------------------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class RayOwner:
     # --- one message -----------------------------------------------------------------------------------------------------------
 
     def _reply(self, message: bytes) -> ray_wire.FromOwner:
-        if self._is_over:
+        if self._is_over or self._other_cluster:
             return ray_wire.refused(self._replaced())
         said = ray_wire.read_said(message, self._shards.full_name)
         if isinstance(said, AgentBudgetError):
@@ -147,8 +149,8 @@ class RayOwner:
         self._hear(said)
         try:
             return self._carry_out(said.batch)
-        except Replaced:
-            self._is_over = True
+        except Replaced as replaced:
+            self._give_way(replaced)
             return ray_wire.refused(self._replaced())
         except AgentBudgetError as error:
             return ray_wire.refused(error)
@@ -220,9 +222,25 @@ class RayOwner:
             self._news += 1
             self._news_lock.notify_all()
 
+    def _give_way(self, replaced: Replaced) -> None:
+        """This process ends: its successor has the name. Not where that is on another cluster: what Ray starts here in its place
+        would take everything back, and so would theirs, without end."""
+        self._is_over, self._other_cluster = not replaced.cluster, replaced.cluster
+        if replaced.cluster:
+            _log.error("%s", self._replaced())
+            self._close()
+
     def _replaced(self) -> OwnerUnavailable:
-        what = "a newer incarnation of this owner has its shards"
-        return OwnerUnavailable(what, self._shards.full_name, "send it again with the same key")
+        name = self._shards.full_name
+        if not self._other_cluster:
+            return OwnerUnavailable(
+                "a newer incarnation of this owner has its shards", name, "send it again with the same key"
+            )
+        return OwnerUnavailable(
+            f"another Ray cluster ({self._other_cluster}) has taken this ledger over, and one cluster may own it", name,
+            "end its programs there, then run `agentbudget owners drain` for this owner here; or give each cluster a ledger "
+            "of its own",
+        )  # fmt: skip
 
     # --- by itself --------------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ keep two of one name from running at once, and a kill takes effect some time aft
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -90,6 +91,11 @@ def is_worker() -> bool:
 
 def node_here() -> str:
     return str(ray.get_runtime_context().get_node_id())
+
+
+def name_here() -> str:
+    """A name for the cluster that no other has, which tells nothing of it."""
+    return hashlib.sha256(str(ray.get_runtime_context().get_session_name()).encode()).hexdigest()[:8]
 
 
 def cores() -> int:
@@ -213,8 +219,9 @@ class Seat:
             lifetime="detached" if post.lifetime == "detached" else None, max_restarts=-1, max_task_retries=-1,
             enable_task_events=False,
         )  # fmt: skip
+        arguments = self.name, post.open_store, post.new_owner
         for _ in range(MOST_STARTS - 1):
-            actor = options.remote(self.name, post.open_store, post.new_owner)
+            actor = options.remote(*arguments, cluster=name_here())
             try:  # one that was found may be about to go: a kill takes effect later, and then it is made again
                 ray.get(actor.__ray_ready__.remote(), timeout=READY_SECONDS)
             except ActorDiedError:
@@ -222,7 +229,7 @@ class Seat:
             except GetTimeoutError:
                 pass  # it takes its time: whoever asks waits as long as they may
             return actor
-        return options.remote(self.name, post.open_store, post.new_owner)
+        return options.remote(*arguments, cluster=name_here())
 
     def forget(self) -> None:
         """The actor is gone: look for it again at the next use."""

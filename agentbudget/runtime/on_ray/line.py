@@ -59,6 +59,7 @@ class Line:
         self.why: AgentBudgetError | None = None
         self._bell: queue.SimpleQueue[object] = queue.SimpleQueue()  # put() takes no lock: finalizers may call it
         self._flying: list[Call] = []
+        self._said: tuple[Any, list[str], list[str]] | None = None  # of those that fly, where it was said already
         self._living: set[str] = set()
         self._news, self._said_at = 0, 0.0
         self._is_listening = self._is_deaf = self._is_over = self._is_refused = self._is_lost = False
@@ -138,6 +139,9 @@ class Line:
         """Until somebody rings, or it is time to say which steps are worked on."""
         if not self.outbox and not self._shared.is_closed:
             self._take(self._bell.get, timeout=LIVING_SECONDS)
+        self._hear_bell()
+
+    def _hear_bell(self) -> None:
         while self._take(self._bell.get_nowait):
             continue
 
@@ -174,9 +178,10 @@ class Line:
 
     def _exchange(self, deadline: float | None) -> None:
         """Say what was taken, and end it as it was answered. Raises why it was not, and then it is still taken."""
-        message, living, gone = self._message(leaving=False)
+        said, self._said = self._said, None
         try:
-            reply = self._reply(self._seat.send(message), deadline)
+            answer, living, gone = said or self._say()
+            reply = self._reply(answer, deadline)
         except self._gone as error:
             self._is_lost = bool(error.for_good)  # type: ignore[attr-defined]
             raise error.why from None  # type: ignore[attr-defined]
@@ -190,7 +195,21 @@ class Line:
         else:  # another incarnation, or the first: it knows of no step of ours but those just said
             self.owner, self._news, self._living = reply.owner, reply.news, set(living) if self.owner == "" else set()
             self._bell.put(None)
-        self._answered(reply)
+        self._answered(reply, goes_on=deadline is None)
+
+    def _say(self) -> tuple[Any, list[str], list[str]]:
+        """The answer to come, and which steps were said to have begun and ended. Raises ``Gone``."""
+        message, living, gone = self._message(leaving=False)
+        return self._seat.send(message), living, gone
+
+    def _say_more(self) -> None:
+        """What waits already, before the callers of the last answer are woken: the owner is at it meanwhile."""
+        self._hear_bell()
+        self._listen()
+        self._compose()
+        if self._flying:
+            with contextlib.suppress(self._gone):  # it is said again, and then seen
+                self._said = self._say()
 
     def _message(self, *, leaving: bool) -> tuple[bytes, list[str], list[str]]:
         batch = _Batched()
@@ -211,7 +230,7 @@ class Line:
                 raise OwnerUnavailable("the owner does not answer", self.owner or self.name, "look at its node")
         return ray_wire.read_reply(reply)  # type: ignore[no-any-return]
 
-    def _answered(self, reply: ray_wire.Served) -> None:
+    def _answered(self, reply: ray_wire.Served, *, goes_on: bool) -> None:
         """Every call has its answer; those of a shard that is elsewhere go there."""
         count = sum(not isinstance(call.what, Beat | wire.Publish | str) for call in self._flying)
         if count != len(reply.answers.answers):
@@ -219,9 +238,20 @@ class Line:
                 f"{len(reply.answers.answers)} answers to {count} commands", self.owner, "report this"
             )
         calls, self._flying = self._flying, []
-        moved, answers, told = dict(reply.moved), iter(reply.answers.answers), reply.answers
+        moved, told = dict(reply.moved), reply.answers
         for shard, name in moved.items():
             self._shared.moved(shard, name)
+        try:
+            if goes_on and self.outbox:
+                self._say_more()
+        finally:
+            self._end_all(calls, told, moved)
+        if reply.news > self._news:
+            self._news = reply.news
+            self._shared.nudge()
+
+    def _end_all(self, calls: list[Call], told: wire.Answers, moved: dict[int, str]) -> None:
+        answers = iter(told.answers)
         for call in calls:
             if isinstance(call.what, Beat):
                 self._beaten(call, told)
@@ -235,9 +265,6 @@ class Line:
                     self._shared.resend(call)
                 else:
                     _end(call, answer)
-        if reply.news > self._news:
-            self._news = reply.news
-            self._shared.nudge()
 
     def _beaten(self, call: Call, told: wire.Answers) -> None:
         if told.unheard is not None:

@@ -20,10 +20,10 @@ from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Archive, DenialNote, Loaded
 from agentbudget.ledger.shards import SHARDS
 from agentbudget.ledger.sqlite import SqliteFile
-from agentbudget.ledger.store import open_archive, open_journal
+from agentbudget.ledger.store import Store, open_archive, open_journal
 from agentbudget.runtime.on_ray.host import RayHost
 from agentbudget.runtime.owner.owner import Owner
-from agentbudget.runtime.settings import Settings, with_settings
+from agentbudget.runtime.settings import Settings, Synchronous, with_settings
 from agentbudget.runtime.spool import state_folder
 from agentbudget.runtime.spool.state_folder import ledger_id
 
@@ -45,6 +45,8 @@ QUIET: Final = {
 """Set before Ray is first imported, where the program has said nothing else: no reports to anybody; and the records that Ray
 keeps of every call cost the slowest calls half of their time."""
 TOKEN: Final = "RAY_AUTH_TOKEN"
+PROGRAM: Final = "owner on Ray"
+"""How an owner's process is called where it has the ledger."""
 
 
 def is_chosen(settings: Settings) -> bool:
@@ -145,7 +147,7 @@ def post_of(settings: Settings, new_owner: Callable[..., Owner]) -> Post:
     """What the owners of a ledger are made from."""
     from agentbudget.runtime.on_ray import cluster as ray_cluster
 
-    open_store = partial(open_journal, settings.ledger, synchronous=settings.synchronous)
+    open_store = partial(open_in_actor, settings.ledger, synchronous=settings.synchronous)
     is_file = _is_file(settings.ledger)
     is_here = not is_file or os.path.exists(SqliteFile.of_url(settings.ledger).path)
     return ray_cluster.Post(
@@ -156,6 +158,13 @@ def post_of(settings: Settings, new_owner: Callable[..., Owner]) -> Post:
         node=ray_cluster.node_here() if is_file else "",
         may_make=is_here or not ray_cluster.is_worker(),
     )
+
+
+def open_in_actor(url: str, *, synchronous: Synchronous) -> Store:
+    """As an owner's actor opens it. Whoever meets its lock, a command without RAY_ADDRESS say, is told by the program's name what
+    that is: by Ray it is default_worker.py."""
+    sys.argv[:1] = [PROGRAM]
+    return open_journal(url, synchronous=synchronous)
 
 
 def _is_file(url: str) -> bool:

@@ -26,13 +26,24 @@ TRIES: Final = 3
 
 
 class Replaced(Exception):
-    """A newer incarnation of this owner has taken its shards: this one is over, for good."""
+    """A newer incarnation of this owner has taken its shards: this one is over, for good. ``cluster``: the other Ray cluster on
+    which that runs, or empty."""
+
+    def __init__(self, cluster: str = "") -> None:
+        super().__init__(cluster)
+        self.cluster = cluster
 
 
 def name_in(owner: str) -> str:
     """The owner's name in what the ledger has recorded of it; what else is recorded there names no owner on Ray."""
     name, _, rest = owner.partition(" (")
     return name if rest else ""
+
+
+def cluster_in(owner: str) -> str:
+    """The Ray cluster of an owner in what the ledger has recorded of it; empty where it does not say."""
+    _, said, rest = owner.partition(", cluster ")
+    return rest.partition(",")[0] if said else ""
 
 
 class Unclosed:
@@ -53,14 +64,16 @@ class Unclosed:
 
 
 class Shards:
-    """``name``: of this owner among those of the ledger; ``full_name`` says which incarnation of it. ``new_owner`` makes the
-    owner of a store: ``partial(Owner, live=...)``."""
+    """``name``: of this owner among those of the ledger; ``full_name`` says which incarnation of it, and on which ``cluster``.
+    ``new_owner`` makes the owner of a store: ``partial(Owner, live=...)``."""
 
     def __init__(
-        self, name: str, open_store: Callable[[], Store], clock: Clock, new_owner: Callable[..., Owner]
+        self, name: str, cluster: str, open_store: Callable[[], Store], clock: Clock, new_owner: Callable[..., Owner]
     ) -> None:
-        self.name, self._open_store, self._clock, self._new_owner = name, open_store, clock, new_owner
-        self.full_name = f"{name} (process {os.getpid()} on {socket.gethostname()}, {new_id()[-8:]})"
+        self.name, self._cluster = name, cluster
+        self._open_store, self._clock, self._new_owner = open_store, clock, new_owner
+        where = f"on {socket.gethostname()}" + (f", cluster {cluster}" if cluster else "")
+        self.full_name = f"{name} (process {os.getpid()} {where}, {new_id()[-8:]})"
         self.held: frozenset[int] = frozenset()
         self.owner: Owner | None = None
         self._store: Store | None = None
@@ -161,9 +174,14 @@ class Shards:
             raise refusal
         owners = store.owners()
         lost = frozenset(shard for shard in self.held if owners.get(shard) != self.full_name)
-        if any(name_in(owners.get(shard, "")) == self.name for shard in lost):
-            raise Replaced
+        other = next((found for shard in lost if (found := self._other_cluster(owners.get(shard, "")))), "")
+        if other or any(name_in(owners.get(shard, "")) == self.name for shard in lost):
+            raise Replaced(other)
         self._lose(store, lost)
+
+    def _other_cluster(self, owner: str) -> str:
+        found = cluster_in(owner)
+        return found if found != self._cluster else ""
 
     def _lose(self, store: ShardedStore, lost: frozenset[int]) -> None:
         store.give_up(lost)

@@ -221,7 +221,8 @@ class Owner:
             return fault
         if type(command) is Renew:
             self._heard.note(command.holder)
-        hits = _hits(work.known, customer, command) if work.known else _NO_HITS
+        known = {} if isinstance(command, _ENDS) and self._is_open(customer, command) else work.known
+        hits = _hits(known, customer, command) if known else _NO_HITS
         outcome = loaded.account.handle(command, now_us=now_us, hits=hits)
         loaded.used_us = now_us
         work.touched[customer] = loaded
@@ -357,8 +358,7 @@ class Owner:
 
 
 def again(error: AgentBudgetError) -> AgentBudgetError:
-    """The same error as an object of its own: each waiting thread raises one, and a raised error collects a
-    traceback."""
+    """The same error as an object of its own: each waiting thread raises one, and a raised error collects a traceback."""
     copy = type(error)(*error.args)
     copy.__cause__ = error.__cause__
     return copy

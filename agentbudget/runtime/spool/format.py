@@ -61,7 +61,7 @@ SMALL_SLOT, LARGE_SLOT = 248, ROOM
 """A lease's identity with ids of usual length fits a small slot; with the longest names allowed (200 characters of four bytes,
 five of them) it takes a chunk."""
 
-BEGUN, DISPATCHED, SETTLED, RELEASED, GUESSED, FACTS, SENDING, RENUMBERED, CHECKPOINT = b"BDSRGFMNC"
+BEGUN, DISPATCHED, SETTLED, RELEASED, GUESSED, FACTS, SENDING, RENUMBERED, CHECKPOINT, EXTENDED = b"BDSRGFMNCX"
 
 Tariffs = tuple[tuple[str, str], ...]
 
@@ -99,6 +99,14 @@ class Begun(Struct, frozen=True, array_like=True, gc=False):
     measures: dict[str, int]
     opened_us: int
     dispatched: bool
+
+
+class Extended(Struct, frozen=True, array_like=True, gc=False):
+    """What an open step holds from here on, all of it: a stream has brought more than was held for it."""
+
+    n: int
+    amount: int
+    measures: dict[str, int]
 
 
 class Facts(Struct, frozen=True, array_like=True):

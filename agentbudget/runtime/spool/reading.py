@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from agentbudget.account.commands import Renew, StepReport
 from agentbudget.runtime.spool import format as form
-from agentbudget.runtime.spool.format import Begun, Checkpoint, Facts, FileHeader, Identity, Sending
+from agentbudget.runtime.spool.format import Begun, Checkpoint, Extended, Facts, FileHeader, Identity, Sending
 
 
 class NotASpool(Exception):
@@ -240,6 +240,10 @@ class _Log:
         if n in self.steps:
             self.steps[n] = replace(self.steps[n], dispatched=True)
 
+    def extended(self, now: Extended) -> None:
+        if now.n in self.steps:
+            self.steps[now.n] = replace(self.steps[now.n], amount=now.amount, measures=now.measures)
+
     def released(self, n: int) -> None:
         self.steps.pop(n, None)
         self.gone += 1
@@ -303,6 +307,7 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 _READ: Final[dict[int, tuple[msgspec.msgpack.Decoder[Any], Callable[[_Log, Any], None]]]] = {
     form.BEGUN: (_decoder(Begun), _Log.begun),
     form.DISPATCHED: (_decoder(int), _Log.dispatched),
+    form.EXTENDED: (_decoder(Extended), _Log.extended),
     form.SETTLED: (_decoder(StepReport), _Log.settled),
     form.RELEASED: (_decoder(int), _Log.released),
     form.GUESSED: (_decoder(int), _Log.guessed),

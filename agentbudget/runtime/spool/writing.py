@@ -200,6 +200,10 @@ class Trail:
         """The work of a step is about to be sent."""
         return self._note(form.DISPATCHED, n)
 
+    def extended(self, n: int, amount: int, measures: dict[str, int]) -> bool:
+        """An open step holds so much from now on."""
+        return self._note(form.EXTENDED, (n, amount, measures))
+
     def released(self, n: int) -> bool:
         """A step was given back: it cost nothing, but it is still to be reported that it was."""
         written = self._note(form.RELEASED, n)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from msgspec.structs import replace
+
 from agentbudget.account.commands import ReleaseHold, SettleHold
 from agentbudget.amounts import USD, Amount
 from agentbudget.catalog import Usage
@@ -93,11 +95,26 @@ def came_so_far(priced: Priced, output_tokens: int) -> int:
 
 def failure(step: Step, error: BaseException | None) -> End:
     """The command that ends a step that failed: it gives everything back where nothing can be billed, else charges by policy
-    what the step may have cost: of a stream, its input and what came."""
+    what the step may have cost."""
     name = type(error).__name__ if error is not None else None
-    if not step._is_dispatched or step._of.on_unknown == "release" or proves_not_billed(error):
-        return ReleaseHold(step.id, error=name)
-    priced, lease = step._priced, step._lease
+    is_known = step._meter is not None and step._meter.seen is not None
+    if is_known or (step._is_dispatched and step._of.on_unknown == "charge" and not proves_not_billed(error)):
+        return _left(step, name)
+    return ReleaseHold(step.id, error=name)
+
+
+def cut(step: Step, error: BaseException) -> End:
+    """The command that ends a stream which this side cut: it charges what came, whatever the policy for unknown outcomes is."""
+    return _left(step, type(error).__name__)
+
+
+def _left(step: Step, name: str | None) -> SettleHold:
+    """A step that ends before its work did: at the largest usage that it stated, else at a guess: of a stream, its input and
+    what came. A settlement still corrects a guess."""
+    priced, lease, seen = step._priced, step._lease, None if step._meter is None else step._meter.seen
+    if seen is not None:
+        whole = seen if seen.output_tokens >= step._came else replace(seen, output_tokens=step._came)
+        return settlement(step.id, priced, step._link, whole, None, step._passed_us)
     nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
     used = seconds_of(None, step._passed_us)
     if lease is not None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import Token
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from msgspec import Struct
 
@@ -20,14 +19,11 @@ from agentbudget.account.commands import DispatchHold, Kind, ReleaseHold, Settle
 from agentbudget.account.decision import Settled
 from agentbudget.amounts import USD, Amount, Credits
 from agentbudget.catalog import Usage
-from agentbudget.catalog.usage import counts_of
-from agentbudget.clock import SECOND_US
 from agentbudget.errors import HoldResolved, OwnerUnavailable
 from agentbudget.runtime.forks import generation
-from agentbudget.runtime.host import Plan, arun, ignore, run
+from agentbudget.runtime.host import Plan, arun, run
 from agentbudget.runtime.leases.lease import Lease
 from agentbudget.runtime.leases.session_leases import SessionLeases
-from agentbudget.runtime.leases.upkeep import end_unheard
 from agentbudget.runtime.link import Link
 from agentbudget.runtime.steps import ends, on_lease, streams
 from agentbudget.runtime.steps.asking import Ask, Priced
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("agentbudget")
-_NO_USAGE: Final[dict[str, int]] = {}
 
 
 class Step(Struct, eq=False, weakref=True):
@@ -69,6 +64,8 @@ class Step(Struct, eq=False, weakref=True):
     _token: Token[Step | None] | None = None
     _streaming: bool = False
     _came: int = 0
+    _meter: streams.Meter | None = None
+    _parts: int = 0
     _seen: StepSeen | None = None
 
     @property
@@ -143,7 +140,7 @@ class Step(Struct, eq=False, weakref=True):
         booked (a lapse, or :meth:`fail`) it corrects, once.
         """
         if self._state is None and self._lease is not None and not self._end:
-            answer = self._settled_on_lease(usage, amount)
+            answer = on_lease.settled(self, usage, amount)
             if answer is not None:
                 return answer
         if self._is_correctable and not (usage is None and amount is None):
@@ -173,29 +170,72 @@ class Step(Struct, eq=False, weakref=True):
         """:meth:`fail`, awaited."""
         return await self._arun(self._ending(lambda: self._failure(error)))
 
+    # --- more output, and streams -------------------------------------------------------------------------------------
+
+    def extend(self, output_tokens: int = 0, *, amount: Amount | USD | None = None) -> Credits:
+        """Hold more while it runs: for so many more tokens of output, or an amount; what it holds then.
+
+        It is judged as a new step of that size: raises ``BudgetDenied`` (the step then holds what it did), ``OwnerUnavailable``,
+        and ``HoldResolved`` when the step has ended."""
+        run(self._link.host, self._link.customer, self._extending(output_tokens, amount))
+        return self.hold
+
+    async def aextend(self, output_tokens: int = 0, *, amount: Amount | USD | None = None) -> Credits:
+        """:meth:`extend`, awaited."""
+        await arun(self._link.host, self._link.customer, self._extending(output_tokens, amount))
+        return self.hold
+
+    def _extending(self, output_tokens: int, amount: Amount | USD | None) -> Plan[None]:
+        from agentbudget.runtime.steps.extending import extending
+
+        return extending(self, output_tokens, amount)
+
     def count(self, output_tokens: int = 1) -> None:
-        """Note output that came (a stream's chunk): it is charged when the stream is abandoned without a usage."""
+        """Note output that came: it is charged when the stream is abandoned without a usage."""
         self._came += output_tokens
+
+    def meter(
+        self, output_tokens: int = 1, *, at_least: int | None = None, timeout_seconds: float | None = None
+    ) -> None:
+        """:meth:`count`, and hold more where output passes what is held (``at_least``: tokens that surely came, where the count
+        is an estimate; of a request with a cap only those count for this). Where more is refused, the step ends, charged for
+        what came, and ``BudgetDenied`` is raised: cut the stream."""
+        if streams.counted(self, output_tokens, at_least) > 0:
+            run(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()), timeout_seconds)
+
+    async def ameter(self, output_tokens: int = 1, *, at_least: int | None = None) -> None:
+        """:meth:`meter`, awaited."""
+        if streams.counted(self, output_tokens, at_least) > 0:
+            await arun(self._link.host, self._link.customer, streams.keeping_up(self, self._metered()))
+
+    def _metered(self) -> streams.Meter:
+        if self._meter is None:
+            self._meter = streams.Meter(self)
+        return self._meter
 
     def wrap(
         self, items: Iterable[T], usage_of: Callable[[T], Usage | None], tokens_of: Callable[[T], int] | None = None
-    ) -> Iterator[T]:
-        """The stream's items, settled as soon as one of them states the usage (``usage_of`` gives it for the item that
-        ends the reply, else None), before that item is passed on. A stream left early charges its input and what
-        came."""
+    ) -> streams.Stream[T]:
+        """The stream's items, metered as they come (``tokens_of``: output tokens of an item, rather too many than too few;
+        None: one each). ``usage_of`` gives the usage that an item states, else None.
+
+        The step is settled by the last usage, before that item is passed on; a usage in every item is a running total, of which
+        the largest counts. Output beyond the cap is held as it comes; where that is refused, the stream is closed, charged
+        for what came, and raises ``BudgetDenied``. One that is left early (``close()``, an error, forgotten, never begun) is
+        closed and charges its input and what came; one that ends without a usage charges what is held."""
         self._streaming = True
         self.dispatched()
-        return streams.wrapped(self, items, usage_of, tokens_of)
+        return streams.Stream(self, items, usage_of, tokens_of)
 
     def awrap(
         self,
         items: AsyncIterable[T],
         usage_of: Callable[[T], Usage | None],
         tokens_of: Callable[[T], int] | None = None,
-    ) -> AsyncIterator[T]:
-        """:meth:`wrap` for an asynchronous stream."""
+    ) -> streams.AsyncStream[T]:
+        """:meth:`wrap` for an asynchronous stream; ``aclose()`` leaves it."""
         self._streaming = True
-        return streams.awrapped(self, items, usage_of, tokens_of)
+        return streams.AsyncStream(self, items, usage_of, tokens_of)
 
     # --- context manager ----------------------------------------------------------------------------------------------
 
@@ -295,30 +335,6 @@ class Step(Struct, eq=False, weakref=True):
             raise
         return self._resolved(answer)
 
-    def _settled_on_lease(self, usage: Any, amount: Amount | USD | None) -> Settlement | None:
-        """:meth:`settle`, without a plan; None when the step had ended."""
-        priced = self._priced
-        link = self._of.link
-        now_us = link.clock.monotonic_us()
-        if usage is None:
-            nano, tariff = (priced.amount, ends.HELD) if amount is None else (link.nano(amount), ends.STATED)
-            counts, model, used = _NO_USAGE, None, priced.measures
-            passed_us = now_us - self._started_us
-            if passed_us > SECOND_US or used.get("seconds") != 1:
-                used = used | ends.seconds_of(None, passed_us)
-        else:
-            if type(usage) is not Usage:
-                usage = Usage.of(usage)
-            counts, model = counts_of(usage), usage.model
-            nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
-            tariff = (rate, priced.catalog.version)
-            used = priced.measures | ends.used_of(priced, usage, now_us - self._started_us)
-        answer = ends.settlement_on_lease(self.id, nano, priced.amount)
-        own: SessionLeases = self._own  # type: ignore[assignment]
-        if own.book(self._lease, self._n, self.id, nano, used, tariff, counts, model, now_us, self._ended, answer):  # type: ignore[arg-type]
-            return answer
-        return None
-
     def _ended(self, answer: Settlement) -> None:
         """The step has ended on its lease: with the session's lock held, so that nobody else can end it meanwhile."""
         self._answer, self._state = answer, answer.state
@@ -360,13 +376,7 @@ class Step(Struct, eq=False, weakref=True):
         command = self._end.get("end") or self._end.setdefault("end", self._failure(GeneratorExit()))
         if self._seen is not None:
             self._seen.abandoned(command)
-        own, lease = self._own, self._lease
-        if own is not None and lease is not None:  # the collector may have interrupted who holds the session's lock
-            own.holder.later(partial(end_unheard, own, lease, self._n, command))
-            return
-        self._link.host.live.discard(self.id)
-        with contextlib.suppress(OwnerUnavailable):  # nobody to tell: the hold lapses by the same policy (law L5)
-            self._link.host.submit(self._link.customer, command, ignore)
+        on_lease.hand_over(self, command)
 
     def __del__(self) -> None:
         if self._state is not None:

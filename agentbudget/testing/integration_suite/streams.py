@@ -15,7 +15,8 @@ from agentbudget.runtime.customer import Customer
 from agentbudget.testing.integration_suite.adapter import Adapter, Ask, How
 from agentbudget.testing.integration_suite.calls import booked, how
 from agentbudget.testing.integration_suite.world import drained
-from agentbudget.testing.provider import FakeProvider, Reply
+from agentbudget.testing.provider import FakeProvider, Reply, bill
+from agentbudget.testing.provider.words import OUTPUT
 
 LONG = "word " * 400
 MOST = 5_000_000
@@ -177,11 +178,13 @@ def test_a_stream_is_cut_before_it_passes_what_can_be_held(
     adapter: Adapter, how: How, customer: Customer, ask: Ask, provider: FakeProvider
 ) -> None:
     """L3: the consumer gets the refusal, the connection is closed, what came is charged, and the budget is not passed."""
+    if how not in adapter.streams:
+        pytest.skip(f"{adapter.name} has no {how} streams")
     provider.say(Reply(text=LONG, obeys_cap=False, stalls_after=150))
     budget = 1_500_000  # nanocredits: the hold of 100 tokens fits, 150 tokens do not
     with customer.session(budget="0.0015") as small:
         with pytest.raises(BaseException) as cut:  # noqa: PT011 - however the framework wraps it
-            read(adapter, how, replace(ask, session=small, timeout_seconds=20.0))
+            read(adapter, how, replace(ask, session=small, timeout_seconds=5.0))
         assert find_denied(cut.value) is not None, f"not a refusal: {cut.value!r}"
         drained(customer)
         spent = booked(small)
@@ -189,4 +192,4 @@ def test_a_stream_is_cut_before_it_passes_what_can_be_held(
     (call,) = provider.calls
     provider.wait_for(lambda fake: bool(fake.calls[0].end))
     # What was on its way when the stream was cut never came to anybody who could have stopped it.
-    call.output_tokens = min(call.output_tokens, spent // 10_000)
+    call.output_tokens = min(call.output_tokens, (spent - bill(ask.model, call.asked.input_tokens, 0)) // OUTPUT)

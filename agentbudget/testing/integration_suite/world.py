@@ -44,8 +44,9 @@ server_tools = 1
 """The fake's own price list (``provider/words.py``), written for our catalog: ``flat`` costs a credit a call, ``counted`` a
 credit per million tokens of input, ten of output. Tools cost nothing."""
 
-DRAIN_SECONDS = 20.0
-"""The longest that a hold may stay open after the last client has gone."""
+DRAIN_SECONDS = 10.0
+"""The longest that a hold may stay open after the last client has gone: what a task's end or the collector finds is ended
+within a second, on a busy machine within a few."""
 
 
 @pytest.fixture
@@ -68,14 +69,14 @@ def customer(provider: FakeProvider) -> Iterator[Customer]:
         assert acme.ledger.reconcile() == [], "balances and entries differ (L2, L6)"
 
 
-def drained(customer: Customer, seconds: float = DRAIN_SECONDS) -> None:
+def drained(customer: Customer) -> None:
     """Wait until nothing is held. What is found by the collector, or by a task's end, comes a moment later."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + DRAIN_SECONDS
     while True:
         gc.collect()
         if customer.wallet.balance().held == 0:
             return
-        assert time.monotonic() < deadline, f"still held after {seconds} s (L5): {customer.holds()}"
+        assert time.monotonic() < deadline, f"still held after {DRAIN_SECONDS} s (L5): {customer.holds()}"
         time.sleep(0.01)
 
 

@@ -3,8 +3,8 @@ by what the reply states."""
 
 from __future__ import annotations
 
-from agentbudget_anthropic.guarding import guard
+from agentbudget_anthropic.guarding import account_retries, guard
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "guard"]
+__all__ = ["__version__", "account_retries", "guard"]

@@ -36,6 +36,15 @@ def guard(client: C, session: Session | None = None, *, provider: str | None = N
     return guard_client(client, Guard(api=api, session=session, feature=feature))
 
 
+def account_retries(client: C) -> C:
+    """For integrations of frameworks, which hold a call as a step of their own: what the client sends as the call of such an open
+    step is not held again, but an attempt that may have been billed and that the SDK makes again is a step of its own. What is
+    sent outside such steps is left alone. The same object; a client that is guarded stays so."""
+    if not isinstance(client, _clients()):
+        raise InvalidRequest(f"{type(client).__name__} is no Anthropic client", "client")
+    return guard_client(client, Guard(api=AnthropicApi(provider=_served_by(client)), in_steps=True))
+
+
 def _clients() -> tuple[type, ...]:
     """Bedrock's and Vertex's clients share only the base of all clients with Anthropic's own."""
     found = {

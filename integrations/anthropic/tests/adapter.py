@@ -30,7 +30,7 @@ class Messages:
     api: Any = "anthropic"
     calls: Any = ("sync", "async")
     streams: Any = ("sync", "async")
-    cannot: Mapping[str, str] = {"a_stream_is_cut_before_it_passes_what_can_be_held": "streams are not cut yet"}
+    cannot: Mapping[str, str] = {}
 
     def call(self, ask: Ask) -> Any:
         with client_of(ask) as client:

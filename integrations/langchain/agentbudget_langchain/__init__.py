@@ -4,6 +4,7 @@ cost.
 ``BudgetMiddleware`` (langchain v1 ``create_agent``) is the whole: it also writes output caps into requests.
 ``BudgetCallbackHandler`` needs only langchain-core and covers everything that has callbacks.
 ``attach`` puts that handler on every run of a block, without touching the agent.
+``BudgetEmbeddings`` holds embeddings, which have no callbacks.
 ``ScriptedChatModel`` is a model for tests and demonstrations that needs no network.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentbudget_langchain.attaching import attach
+    from agentbudget_langchain.embeddings import BudgetEmbeddings
     from agentbudget_langchain.handler import BudgetCallbackHandler
     from agentbudget_langchain.middleware import BudgetMiddleware
     from agentbudget_langchain.scripted import ScriptedChatModel
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BudgetCallbackHandler",
+    "BudgetEmbeddings",
     "BudgetMiddleware",
     "ScriptedChatModel",
     "__version__",
@@ -33,6 +36,7 @@ __all__ = [
 
 _MODULE_OF = {
     "BudgetCallbackHandler": "handler",
+    "BudgetEmbeddings": "embeddings",
     "BudgetMiddleware": "middleware",
     "ScriptedChatModel": "scripted",
     "attach": "attaching",

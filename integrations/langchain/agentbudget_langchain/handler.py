@@ -135,11 +135,12 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         self._start_model(prompts, run_id, metadata, invocation_params, batch_size, stops_alone=False)
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
-        """Count what a stream has brought, and settle as soon as it has said its last word."""
+        """Meter what a stream has brought, cut it where more cannot be held (raises the refusal), and settle as soon as it has
+        said its last word."""
         run = OPEN.of(run_id, self)
         if run is None:
             return
-        run.hear(token, getattr(chunk, "message", None))
+        run.hear(token, getattr(chunk, "message", None), self._timeout)
         if run.final is not None and run.step is not None and run.step.is_open:
             self._end(run, lambda step: step.settle(run.final, timeout_seconds=self._timeout))
 
@@ -147,7 +148,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         """The same for ``stream_events(version="v3")``."""
         run = OPEN.of(run_id, self)
         if run is not None:
-            run.hear(text_of_event(event), None)
+            run.hear(text_of_event(event), None, self._timeout)
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle what the call used; a reply out of LangChain's cache cost nothing."""

@@ -61,14 +61,15 @@ class Run:
         """The step that this run spends on: its own, or the one of the middleware around it."""
         return self.around.step if self.around is not None else self.step
 
-    def hear(self, text: Any, message: Any) -> None:
-        """A streamed piece: count what came, and keep the usage that it may carry."""
+    def hear(self, text: Any, message: Any, timeout_seconds: float) -> None:
+        """A streamed piece: meter what came, and keep the usage that it may carry. Raises the refusal of output that cannot be
+        held: LangChain then cuts the stream."""
         size = text_bytes(text) + sum(
             text_bytes(part.get("args")) for part in getattr(message, "tool_call_chunks", None) or ()
         )
         if size and self.target is not None:
-            self.target.count(-(-size // BYTES_PER_TOKEN))
             claim(self.target)  # its call was made: what a guarded client sends while the stream runs is other work
+            self.target.meter(-(-size // BYTES_PER_TOKEN), at_least=1, timeout_seconds=timeout_seconds)
         if message is None:
             return
         metadata = getattr(message, "response_metadata", None) or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +13,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from agentbudget import Credits
+from agentbudget import BudgetDenied, Credits
 from agentbudget.runtime.customer import Customer
-from integrations.langchain.tests.support import FOR_EVER, FULL, MANY_WORDS, books, config, counted
+from integrations.langchain.tests.support import ASK, FOR_EVER, FULL, MANY_WORDS, agent_of, books, config, counted
 
 
 def test_a_stream_is_settled_by_what_its_last_chunk_states(customer: Customer) -> None:
@@ -144,3 +144,46 @@ def test_the_event_stream_of_version_3_is_settled(customer: Customer) -> None:
         spent, held = books(session)
     assert held == 0
     assert 0 < spent.nano < FULL.nano
+
+
+class Overflowing(ScriptedChatModel):
+    """Ignores its cap, and says nothing of its usage."""
+
+    def _stream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for _ in range(4_000):
+            yield ChatGenerationChunk(message=AIMessageChunk(content="word"))
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream(*args, **kwargs):
+            yield chunk
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("route", ["handler", "middleware"])
+def test_a_stream_that_passes_its_cap_is_cut_before_it_passes_the_budget(
+    customer: Customer, how: str, route: str
+) -> None:
+    """L3: more is held as it comes; what cannot be held is not passed on."""
+    budget, seen = Credits("0.02"), list[Any]()
+    model = Overflowing(model="counted", max_tokens=1000)
+    runs: Any = model if route == "handler" else agent_of(model)
+    asked: Any = "hi" if route == "handler" else ASK
+    more: Any = {} if route == "handler" else {"stream_mode": "messages"}
+
+    async def read() -> None:
+        async for chunk in runs.astream(asked, config() if route == "handler" else None, **more):
+            seen.append(chunk)
+
+    def read_now() -> None:
+        for chunk in runs.stream(asked, config() if route == "handler" else None, **more):
+            seen.append(chunk)
+
+    with customer.session(budget=budget) as session:
+        with pytest.raises(BudgetDenied):
+            read_now() if how == "sync" else asyncio.run(read())
+        spent, held = books(session)
+    assert held == 0
+    assert FULL < spent <= budget
+    assert 1_000 < len(seen) < 4_000

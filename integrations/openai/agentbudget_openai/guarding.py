@@ -40,3 +40,12 @@ def guard(
         raise InvalidRequest(f"{type(client).__name__} is no OpenAI client", "client")
     api = OpenAIApi(provider=provider, cap_parameter=cap_parameter)
     return guard_client(client, Guard(api=api, session=session, feature=feature))
+
+
+def account_retries(client: C) -> C:
+    """For integrations of frameworks, which hold a call as a step of their own: what the client sends as the call of such an open
+    step is not held again, but an attempt that may have been billed and that the SDK makes again is a step of its own. What is
+    sent outside such steps is left alone. The same object; a client that is guarded stays so."""
+    if not isinstance(client, (OpenAI, AsyncOpenAI)):
+        raise InvalidRequest(f"{type(client).__name__} is no OpenAI client", "client")
+    return guard_client(client, Guard(api=OpenAIApi(), in_steps=True))

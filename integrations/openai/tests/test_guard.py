@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 from agentbudget_langchain import BudgetCallbackHandler, BudgetMiddleware
-from agentbudget_openai import guard
+from agentbudget_openai import account_retries, guard
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
@@ -311,6 +311,35 @@ def test_a_call_inside_an_open_step_is_that_steps_call(client: Any, session: Ses
         client.chat.completions.create(**CHAT)
     assert session.status().steps == 2
     assert spent(session) == provider.billed
+
+
+def test_a_stream_inside_an_open_step_is_what_was_asked_for(
+    client: Any, session: Session, provider: FakeProvider
+) -> None:
+    """The open step settles it, so nothing is asked of the provider that its owner did not ask for."""
+    with session.step("llm", model="counted", request=SAID, max_output_tokens=50):
+        list(client.chat.completions.create(**CHAT, stream=True))
+    assert "stream_options" not in provider.bodies[0]
+    assert session.status().steps == 1
+
+
+def test_only_retries_in_steps_are_accounted_where_a_framework_holds_the_calls(
+    session: Session, provider: FakeProvider
+) -> None:
+    """L11: and what is sent outside such a step is left alone."""
+    made = openai.OpenAI(base_url=provider.openai_url, api_key="none", max_retries=2, timeout=0.3)
+    client = account_retries(made)
+    client.chat.completions.create(**CHAT)
+    assert (spent(session), session.status().steps) == (0, 0)
+    provider.say(Reply(text="word " * 30, stalls=True))
+    with session.step("llm", model="counted", request=SAID, max_output_tokens=100) as step:
+        step.settle(client.chat.completions.create(**CHAT, max_completion_tokens=100))
+    assert session.status().steps == 2
+    assert spent(session) >= sum(call.nano for call in provider.calls[1:])
+    guard(client).chat.completions.create(**CHAT)
+    assert session.status().steps == 3
+    account_retries(client).chat.completions.create(**CHAT)
+    assert session.status().steps == 4
 
 
 def test_a_call_inside_another_kind_of_step_is_held(client: Any, session: Session, provider: FakeProvider) -> None:

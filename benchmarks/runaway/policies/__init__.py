@@ -1,0 +1,1 @@
+"""One file a policy; ``catalogue.POLICIES`` finds them by themselves."""

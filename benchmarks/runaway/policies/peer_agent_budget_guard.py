@@ -1,0 +1,7 @@
+"""agent-budget-guard-py 0.4.0, best configured: ``preflight`` before each call, ``record`` after it."""
+
+from benchmarks.runaway.peers.policy import PeerPolicy
+
+POLICY = PeerPolicy(
+    "peer_agent_budget_guard", "agent-budget-guard-py 0.4.0", "agent_budget_guard", ("agent-budget-guard-py==0.4.0",)
+)

@@ -1,0 +1,154 @@
+"""``python -m benchmarks report``: a results folder as one self-contained HTML page, PNG pictures, and the README's table."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import html
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.runaway import results
+from benchmarks.runaway.catalogue import POLICIES, SCENARIOS
+from benchmarks.runaway.measures import label
+
+CAPTIONS: Final = {
+    "overspend": "Overspend by policy, over all faults.",
+    "frontier": "Overspend against useful work: up and to the left is better.",
+    "survival": "Survival of healthy sessions against their budget.",
+    "session": "One session, step by step.",
+}
+START, END = "<!-- runaway -->", "<!-- /runaway -->"
+SHOWN: Final = ("none", "step_count", "post_hoc", "check_then_act", "soft_alert", "agentbudget_leased")
+FIRST: Final = ("tool_loop", "race", "low_estimates", "healthy_bursty")
+"""What the README shows of it: two faults that we win, one that nobody wins, and honest work that we stop."""
+STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;"
+    "font-size:13px}td,th{border-bottom:1px solid #ddd;padding:.2rem .6rem;text-align:right}td:nth-child(-n+3),th:nth-child(-n+3)"
+    "{text-align:left}img{max-width:100%}code{background:#f3f3f3}"
+)
+COLUMNS: Final = (
+    "scenario", "params", "policy", "runs", "overspend_percent_mean", "overspend_percent_low", "overspend_percent_high",
+    "overspend_percent_p99", "overspend_percent_most", "over_runs", "over_share_high", "useful", "useful_per_credit", "completed",
+    "false_stops", "false_denials", "affordable", "lag_steps", "waste_credits", "held_runs", "wrong_books", "difference_credits",
+    "overspend_vs_leased_mean", "useful_vs_leased_mean", "decision_us", "run_ms",
+)  # fmt: skip
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("report", help="pictures and one HTML page of what the runaway lab found")
+    parser.add_argument("folder", type=Path, help="what --out named")
+    parser.add_argument("--readme", type=Path, help="also put the headline table between this file's markers")
+    parser.add_argument("--keep", type=Path, help="also copy the summary and the pictures to this folder")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0; 2 when there are no results, or no matplotlib."""
+    folder: Path = options.folder
+    if not (folder / results.RUNS).exists():
+        print(
+            f"benchmarks report: no results in {folder}: python -m benchmarks runaway --out {folder}", file=sys.stderr
+        )
+        return 2
+    try:
+        from benchmarks.runaway.plots import draw
+    except ModuleNotFoundError as error:
+        print(f"benchmarks report: {error}: pip install 'agentbudget-runtime[bench]'", file=sys.stderr)
+        return 2
+    pictures = draw(results.load(folder), folder)
+    with (folder / results.SUMMARY).open(newline="", encoding="utf-8") as file:
+        summary = list(csv.DictReader(file))
+    (folder / "report.html").write_text(page(summary, results.place(folder), pictures), "utf-8")
+    print(folder / "report.html")
+    if options.readme is not None:
+        put(options.readme, headline(summary, results.place(folder)))
+    if options.keep is not None:
+        keep(folder, options.keep)
+    return 0
+
+
+def put(readme: Path, table: str) -> None:
+    """The table in the place of the last one."""
+    before, _, rest = readme.read_text("utf-8").partition(START)
+    readme.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """What the table rests on, beside the other recorded results."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in (results.SUMMARY, results.PLACE, *(f"{stem}.png" for stem in CAPTIONS)):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, kept / name)
+
+
+def headline(summary: Sequence[dict[str, str]], place: dict[str, Any]) -> str:
+    """Markdown: what is billed beyond the budget by policy; of honest work, what is stopped wrongly."""
+    cells = {(line["scenario"], line["policy"]): line for line in summary if _is_default(line)}
+    peers = [name for name, policy in POLICIES.items() if policy.family == "peer"]
+    names = [policy for policy in (*SHOWN, *peers) if any(key[1] == policy for key in cells)]
+    runs = max(int(line["runs"]) for line in cells.values())
+    what = f"billed beyond the budget: mean (most) of {runs} seeds at {place['commit']}"
+    lines = [f"| {what} | {' | '.join(POLICIES[name].title for name in names)} |", f"|---|{'---:|' * len(names)}"]
+    for scenario in (SCENARIOS[name] for name in (SCENARIOS if set(names) & set(peers) else FIRST)):
+        if (scenario.name, names[0]) in cells:
+            shown = [_shown(cells.get((scenario.name, name)), honest=scenario.honest) for name in names]
+            times = scenario.grid[0].get("times")
+            words = (
+                f"{scenario.title} at {times} x its cost: **stopped wrongly**" if scenario.honest else scenario.title
+            )
+            lines.append(f"| {words} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _is_default(line: dict[str, str]) -> bool:
+    return line["params"] == label(SCENARIOS[line["scenario"]].grid[0])
+
+
+def _shown(line: dict[str, str] | None, *, honest: bool) -> str:
+    if line is None:
+        return "left out"
+    if honest:
+        return f"{100 * int(line['false_stops']) / int(line['runs']):.0f} %"
+    if not int(line["over_runs"]):
+        return "0"
+    return f"{_percent(line['overspend_percent_mean'])} ({_percent(line['overspend_percent_most'])})"
+
+
+def _percent(text: str) -> str:
+    number = float(text)
+    return f"{number:,.0f} %" if number >= 10 else f"{number:.1f} %"
+
+
+def page(summary: Sequence[dict[str, str]], place: dict[str, Any], pictures: Sequence[Path]) -> str:
+    """Everything in one file."""
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>The runaway lab</title><style>{STYLE}</style><h1>The runaway lab</h1>"
+    ]
+    where = html.escape(f"version {place['version']}, commit {place['commit']}; {place['machine']}")
+    parts.append(f"<p>{place['runs']} runs; {where}.")
+    for path in pictures:
+        data = base64.b64encode(path.read_bytes()).decode()
+        parts.append(f"<h2>{CAPTIONS[path.stem]}</h2><img alt='{path.stem}' src='data:image/png;base64,{data}'>")
+    parts.append("<h2>Scenarios</h2>")
+    for name in dict.fromkeys(line["scenario"] for line in summary):
+        scenario = SCENARIOS[name]
+        words = html.escape(f"{scenario.fault} {scenario.provenance}").replace("**", "")
+        parts.append(f"<p><b>{html.escape(scenario.title)}</b> (<code>{name}</code>). {words}</p>")
+    parts.append(
+        "<h2>Cells</h2><p>A line a cell; the whole of it is in summary.csv, each run in runs.csv.</p><table><tr>"
+    )
+    parts += [f"<th>{name}</th>" for name in COLUMNS]
+    for line in summary:
+        parts.append(f"<tr>{''.join(f'<td>{_short(line[name])}</td>' for name in COLUMNS)}")
+    return "".join([*parts, "</table>\n"])
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return html.escape(text)

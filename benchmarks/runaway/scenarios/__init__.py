@@ -1,0 +1,1 @@
+"""One file a scenario; ``catalogue.SCENARIOS`` finds them by themselves."""
