@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres.server import PostgresServer
+from tests.ray.cluster import QUIET
 from tests.scale import SCALE, Scale
 from tests.summary import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary", "scale"]
+
+# Before anything touches Ray, which reads them once in a process: a driver that wants tokens refuses what a cluster without them
+# says, and the cluster then takes it for dead and ends its actors before they run.
+os.environ.update(QUIET)
 
 # No deadline: two busy cores make any single example slow now and then.
 # Fresh seeds each run, and a blob to replay a failure.

@@ -7,7 +7,6 @@ it as soon as it gets that lock alone: also when the workers were killed.
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 
 CORES = 4
 """More than there are, so that nothing waits for a place: the workers of these tests mostly wait for each other."""
-QUIET = {
+QUIET = {  # of the whole test run, see tests/conftest.py
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     "RAY_AUTH_MODE": "disabled",
@@ -30,7 +29,6 @@ QUIET = {
 @contextmanager
 def shared_cluster(folder: Path) -> Iterator[str]:
     """The cluster's address. ``folder`` is the same for all workers of the run."""
-    os.environ.update(QUIET)
     with open(folder / "ray-users", "a") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         with open(folder / "ray-start", "a") as start:
