@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 KEYS = (Key("llm", "gpt-5", None, None, False), Key("tool", None, "search", None, False))
 STRICT_TTL_US = 6 * SECOND_US
-PATIENCE_US = 5 * SECOND_US
-"""Longest wait for "not yet" in a calm run: 1.5 s for a ticket, and as much again for those before it."""
+PATIENCE_US = 10 * SECOND_US
+"""Longest wait for "not yet" in a calm run: 1.5 s for a ticket, as much again for those before it, and that once more for each
+agent that asks on the same lease: the refusal of one ends the ticket that they share."""
 
 
 def nobody() -> None:

@@ -115,9 +115,7 @@ def _left(step: Step, name: str | None) -> SettleHold:
     if seen is not None:
         whole = seen if seen.output_tokens >= step._came else replace(seen, output_tokens=step._came)
         return settlement(step.id, priced, step._link, whole, None, step._passed_us)
-    nano = (
-        came_so_far(priced, step._came) if step._streaming or step._came or step._meter is not None else priced.amount
-    )
+    nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
     used = seconds_of(None, step._passed_us)
     if lease is not None:
         used = priced.measures | used

@@ -67,10 +67,9 @@ class Run:
         size = text_bytes(text) + sum(
             text_bytes(part.get("args")) for part in getattr(message, "tool_call_chunks", None) or ()
         )
-        if self.target is not None:  # an empty piece, too, says that it is a stream
-            if size:
-                claim(self.target)  # its call was made: what a guarded client sends while the stream runs is other work
-            self.target.meter(-(-size // BYTES_PER_TOKEN), at_least=min(size, 1), timeout_seconds=timeout_seconds)
+        if size and self.target is not None:
+            claim(self.target)  # its call was made: what a guarded client sends while the stream runs is other work
+            self.target.meter(-(-size // BYTES_PER_TOKEN), at_least=1, timeout_seconds=timeout_seconds)
         if message is None:
             return
         metadata = getattr(message, "response_metadata", None) or {}
