@@ -53,16 +53,8 @@ def opening(session: Session, plan: Plan[None]) -> Plan[None]:
         seen = session.seen = session_began(session)
     if seen is None:
         return (yield from plan)
-    try:
-        yield from under(seen, plan)
-        seen.id = session.id
-    except (BudgetDenied, BudgetAbort) as refused:
-        if refused.decision is not None:
-            seen.denied(refused.decision)
-        raise
-    except OwnerUnavailable:
-        seen.unavailable()
-        raise
+    yield from _judged(seen, plan)
+    seen.id = session.id
 
 
 def session_entered(session: Session) -> None:
@@ -112,15 +104,7 @@ def asked(session: Session, ask: Ask, plan: Plan[Step]) -> Plan[Step]:
     if session.seen is None:
         return (yield from plan)
     seen = session.seen.step(ask.kind, ask.model, ask.name)
-    try:
-        step = yield from under(seen, plan)
-    except (BudgetDenied, BudgetAbort) as refused:
-        if refused.decision is not None:
-            seen.denied(refused.decision)
-        raise
-    except OwnerUnavailable:
-        seen.unavailable()
-        raise
+    step = yield from _judged(seen, plan)
     step._seen = seen
     name = step.id if ask.key is None else _hashed(ask.key)
     seen.begun(name, step._priced.amount, step._priced.estimate, money=_money(step))
@@ -135,6 +119,19 @@ def entered(step: Step) -> Any:
 def left(token: Any) -> None:
     if token is not None:
         _reset(token)
+
+
+def _judged(seen: SessionSeen | StepSeen, plan: Plan[T]) -> Plan[T]:
+    """The plan, under that span, which is told of a refusal and of an owner that does not answer."""
+    try:
+        return (yield from under(seen, plan))
+    except (BudgetDenied, BudgetAbort) as refused:
+        if refused.decision is not None:
+            seen.denied(refused.decision)
+        raise
+    except OwnerUnavailable:
+        seen.unavailable()
+        raise
 
 
 def under(seen: SessionSeen | StepSeen | None, plan: Plan[T]) -> Plan[T]:

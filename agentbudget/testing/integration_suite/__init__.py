@@ -7,7 +7,7 @@ In a test file of the integration, give the adapter and import the tests::
 
     @pytest.fixture
     def adapter():
-        return MyAdapter()  # see ``Adapter``: call, acall, stream, astream, nested, doubled
+        return MyAdapter()  # see ``Adapter``: call, acall, stream, astream, nested, doubled; of an SDK's client ``ClientAdapter``
 
 ``adapter`` may be parametrized. What a framework cannot do stands in ``Adapter.cannot`` with its reason and is skipped; every
 test also proves that nothing stays held, that the ledger is sound, and that billed <= booked <= billed + unknown, by the
@@ -33,6 +33,7 @@ from agentbudget.testing.integration_suite.calls import (
     test_what_a_tool_calls_is_charged_to_the_same_session,
     test_what_a_tool_calls_is_refused_by_the_same_budget,
 )
+from agentbudget.testing.integration_suite.client import ClientAdapter
 from agentbudget.testing.integration_suite.streams import (
     test_a_cancelled_stream_is_charged_its_input_and_what_came,
     test_a_stream_is_charged_what_it_was_billed,
@@ -77,5 +78,5 @@ __all__ = [  # noqa: RUF022 - the tests first; the fixtures that they need; the 
     "test_what_a_tool_calls_is_charged_to_the_same_session",
     "test_what_a_tool_calls_is_refused_by_the_same_budget",
     "_applies", "ask", "customer", "provider", "session",
-    "Adapter", "Ask", "How",
+    "Adapter", "Ask", "ClientAdapter", "How",
 ]  # fmt: skip

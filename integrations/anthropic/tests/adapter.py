@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import anthropic
 from agentbudget_anthropic import guard
 
-from agentbudget.testing.integration_suite import Ask
+from agentbudget.testing.integration_suite import Ask, ClientAdapter, How
 
 _HELPER: Final = {
     "name": "ask_helper",
@@ -17,42 +16,18 @@ _HELPER: Final = {
 }
 
 
-def client_of(ask: Ask, kind: Callable[..., Any] = anthropic.Anthropic) -> Any:
-    """A guarded client of the fake."""
-    made = kind(base_url=ask.url, api_key="none", timeout=ask.timeout_seconds, max_retries=ask.max_retries)
-    return guard(made)
-
-
-class Messages:
+class Messages(ClientAdapter):
     """The messages API."""
 
-    name: str = "anthropic"
-    api: Any = "anthropic"
-    calls: Any = ("sync", "async")
-    streams: Any = ("sync", "async")
-    cannot: Mapping[str, str] = {}
+    name = "anthropic"
+    api = "anthropic"
 
-    def call(self, ask: Ask) -> Any:
-        with client_of(ask) as client:
-            return self.create(client, ask)
+    def made(self, ask: Ask, how: How) -> Any:
+        kind: Any = anthropic.Anthropic if how == "sync" else anthropic.AsyncAnthropic
+        return kind(base_url=ask.url, api_key="none", timeout=ask.timeout_seconds, max_retries=ask.max_retries)
 
-    async def acall(self, ask: Ask) -> Any:
-        async with client_of(ask, anthropic.AsyncAnthropic) as client:
-            return await self.create(client, ask)
-
-    def stream(self, ask: Ask) -> Iterator[Any]:
-        with client_of(ask) as client, self.create(client, ask, stream=True) as events:
-            yield from events
-
-    async def astream(self, ask: Ask) -> AsyncIterator[Any]:
-        kind = anthropic.AsyncAnthropic
-        async with client_of(ask, kind) as client, await self.create(client, ask, stream=True) as events:
-            async for event in events:
-                yield event
-
-    def doubled(self, ask: Ask) -> Any:
-        with client_of(ask) as client:
-            return self.create(guard(client), ask)
+    def guard(self, client: Any) -> Any:
+        return guard(client)
 
     def create(self, client: Any, ask: Ask, **more: Any) -> Any:
         messages = [{"role": "user", "content": ask.prompt}]
@@ -61,7 +36,7 @@ class Messages:
 
     def nested(self, ask: Ask) -> Any:
         messages: list[Any] = [{"role": "user", "content": ask.prompt}]
-        with client_of(ask) as client:
+        with self.client(ask) as client:
             while True:
                 reply = self.create(client, ask, messages=messages, tools=[_HELPER])
                 called = [block for block in reply.content if block.type == "tool_use"]

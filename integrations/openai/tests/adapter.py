@@ -3,53 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import openai
 from agentbudget_openai import guard
 
-from agentbudget.testing.integration_suite import Ask
+from agentbudget.testing.integration_suite import Ask, ClientAdapter, How
 
 _PARAMETERS: Final = {"type": "object", "properties": {"question": {"type": "string"}}}
 _HELPER: Final = {"name": "ask_helper", "description": "Asks a helper.", "parameters": _PARAMETERS}
 
 
-def client_of(ask: Ask, kind: Callable[..., Any] = openai.OpenAI) -> Any:
-    """A guarded client of the fake."""
-    made = kind(base_url=ask.openai_url, api_key="none", timeout=ask.timeout_seconds, max_retries=ask.max_retries)
-    return guard(made)
-
-
-class Chat:
+class Chat(ClientAdapter):
     """Chat completions."""
 
-    name: str = "openai chat"
-    api: Any = "openai"
-    calls: Any = ("sync", "async")
-    streams: Any = ("sync", "async")
-    cannot: Mapping[str, str] = {}
+    name = "openai chat"
+    api = "openai"
 
-    def call(self, ask: Ask) -> Any:
-        with client_of(ask) as client:
-            return self.create(client, ask)
+    def made(self, ask: Ask, how: How) -> Any:
+        kind: Any = openai.OpenAI if how == "sync" else openai.AsyncOpenAI
+        return kind(base_url=ask.openai_url, api_key="none", timeout=ask.timeout_seconds, max_retries=ask.max_retries)
 
-    async def acall(self, ask: Ask) -> Any:
-        async with client_of(ask, openai.AsyncOpenAI) as client:
-            return await self.create(client, ask)
-
-    def stream(self, ask: Ask) -> Iterator[Any]:
-        with client_of(ask) as client, self.create(client, ask, stream=True) as chunks:
-            yield from chunks
-
-    async def astream(self, ask: Ask) -> AsyncIterator[Any]:
-        async with client_of(ask, openai.AsyncOpenAI) as client, await self.create(client, ask, stream=True) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    def doubled(self, ask: Ask) -> Any:
-        with client_of(ask) as client:
-            return self.create(guard(client), ask)
+    def guard(self, client: Any) -> Any:
+        return guard(client)
 
     def create(self, client: Any, ask: Ask, **more: Any) -> Any:
         messages = [{"role": "user", "content": ask.prompt}]
@@ -59,7 +35,7 @@ class Chat:
     def nested(self, ask: Ask) -> Any:
         messages: list[Any] = [{"role": "user", "content": ask.prompt}]
         tools = [{"type": "function", "function": _HELPER}]
-        with client_of(ask) as client:
+        with self.client(ask) as client:
             while True:
                 message = self.create(client, ask, messages=messages, tools=tools).choices[0].message
                 if not message.tool_calls:
@@ -75,7 +51,7 @@ class Chat:
 class Responses(Chat):
     """Responses."""
 
-    name: str = "openai responses"
+    name = "openai responses"
 
     def create(self, client: Any, ask: Ask, **more: Any) -> Any:
         what = {"model": ask.model, "input": ask.prompt, "max_output_tokens": ask.max_output_tokens}
@@ -84,7 +60,7 @@ class Responses(Chat):
     def nested(self, ask: Ask) -> Any:
         said: list[Any] = [{"role": "user", "content": ask.prompt}]
         tools = [{"type": "function", "strict": False, **_HELPER}]
-        with client_of(ask) as client:
+        with self.client(ask) as client:
             while True:
                 reply = self.create(client, ask, input=said, tools=tools)
                 called = [item for item in reply.output if item.type == "function_call"]
