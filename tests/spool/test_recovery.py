@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from agentbudget.account.commands import Command, Read, Renew, StepReport
+from agentbudget.account.commands import Command, Hold, Read, Renew, StepReport
 from agentbudget.account.decision import Answer
 from agentbudget.errors import OwnerUnavailable
 from agentbudget.ledger.store import open_journal
@@ -162,6 +162,26 @@ def test_a_message_without_an_answer_is_booked_once(
     lease.trail = None  # it is killed here: what it would have written next is not
     worker.die()
     recover(folder, office.ask)
+    is_done(office, Truth(70, 1))
+
+
+@pytest.mark.parametrize("calls", range(5))
+@pytest.mark.parametrize("after", [True, False])
+def test_a_message_whose_number_an_older_ask_took_is_booked_once(
+    office: Office, worker: Worker, folder: str, calls: int, after: bool
+) -> None:
+    """L1, L4: an ask that was refused arrives again when its holder is dead, and is granted; also when replays die on the way."""
+    lease = worker.lease()
+    worker.ask(lease)
+    worker.settle(lease, worker.begin(lease), 70)
+    first = lease.message(worker.holder, worker.now_us)
+    lease.trail = None
+    hold = Hold("next", "run", "llm", 100, {"tokens": 100}, model="gpt-5")
+    worker.tell(replace(first, steps=(), measures=(), tariffs=(), ask=hold))
+    worker.die()
+    with contextlib.suppress(Killed):
+        recover(folder, dying(office, calls, after=after))
+    assert recover(folder, office.ask).words == ()
     is_done(office, Truth(70, 1))
 
 

@@ -117,6 +117,7 @@ class _Replay:
 
     def _send_again(self, renew: Renew) -> None:
         """Exactly what was sent, whether it was applied or not."""
+        says, ended = renew.steps or renew.released or renew.back or renew.close, False
         for _ in range(_ATTEMPTS):
             try:
                 answer = self._ask_owner(renew)
@@ -125,20 +126,29 @@ class _Replay:
                     renew = replace(renew, seq=error.expected)
                     self._note(renew)
                     continue
-                if renew.steps or renew.released or renew.back or renew.close:
-                    raise _Stuck(f"another message stands under number {renew.seq}") from error
-                self._next = renew.seq  # it only asked, was refused, and an earlier replay went on under its number
-                return
+                if not says:
+                    self._next = renew.seq  # it only asked, was refused, and an earlier replay went on under its number
+                    return
+                # Another stands under its number: an ask that was refused came a second time, after its holder had died, and was
+                # granted. The number after it is due; or an earlier replay got that one, and is answered again.
+                renew = replace(renew, seq=renew.seq + 1)
+            except _Ended:
+                if not says:
+                    raise
+                renew, ended = replace(renew, seq=renew.seq + 1), True  # as above, if an earlier replay came to the end
             except _Refused:  # had it been applied, it would be answered: what it reports is told otherwise
                 self._next = renew.seq
                 if renew.steps:
                     self._report(renew.steps)
                 return
-            applied = isinstance(answer, Renewed) and answer.seq >= renew.seq
-            self._next = renew.seq + 1 if applied else renew.seq
-            self._told(renew.steps)
-            self._released -= renew.released
-            return
+            else:
+                applied = isinstance(answer, Renewed) and answer.seq >= renew.seq
+                self._next = renew.seq + 1 if applied else renew.seq
+                self._told(renew.steps)
+                self._released -= renew.released
+                return
+        if ended:
+            raise _Ended
         raise _Stuck(f"no number fits message {renew.seq}")
 
     def _report(self, steps: tuple[StepReport, ...]) -> None:
