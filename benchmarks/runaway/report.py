@@ -33,9 +33,10 @@ STYLE: Final = (
 )
 COLUMNS: Final = (
     "scenario", "params", "policy", "runs", "overspend_percent_mean", "overspend_percent_low", "overspend_percent_high",
-    "overspend_percent_p99", "overspend_percent_most", "over_runs", "over_share_high", "useful", "useful_per_credit", "completed",
-    "false_stops", "false_denials", "affordable", "lag_steps", "waste_credits", "held_runs", "wrong_books", "difference_credits",
-    "overspend_vs_leased_mean", "useful_vs_leased_mean", "decision_us", "run_ms",
+    "overspend_percent_p99", "overspend_percent_most", "overspend_credits_mean", "over_runs", "over_runs_high", "useful",
+    "useful_per_credit_mean", "completed", "false_stops", "false_denials", "affordable", "lag_steps_mean", "lag_credits_mean",
+    "waste_credits_mean", "held_runs", "wrong_books", "difference_credits", "overspend_vs_leased_mean", "useful_vs_leased_mean",
+    "waste_vs_leased_mean", "decision_us", "run_ms",
 )  # fmt: skip
 
 

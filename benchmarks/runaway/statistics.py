@@ -3,7 +3,7 @@ library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, lgamma, log
 from random import Random
 from typing import Final
@@ -59,7 +59,7 @@ def share_of(count: int, runs: int) -> Share:
     return Share(count, runs, low, high)
 
 
-def _root(rising, target: float) -> float:  # type: ignore[no-untyped-def]
+def _root(rising: Callable[[float], float], target: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
