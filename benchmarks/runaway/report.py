@@ -22,7 +22,6 @@ CAPTIONS: Final = {
     "survival": "Survival of healthy sessions against their budget.",
     "session": "One session, step by step.",
 }
-START, END = "<!-- runaway -->", "<!-- /runaway -->"
 SHOWN: Final = ("none", "step_count", "post_hoc", "check_then_act", "soft_alert", "agentbudget_leased")
 FIRST: Final = ("tool_loop", "race", "low_estimates", "healthy_bursty")
 """What the README shows of it: two faults that we win, one that nobody wins, and honest work that we stop."""
@@ -79,10 +78,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def put(readme: Path, table: str) -> None:
-    """The table in the place of the last one."""
-    before, _, rest = readme.read_text("utf-8").partition(START)
-    readme.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+def put(readme: Path, table: str, name: str = "runaway") -> None:
+    """The table in the place of the last one. Raises ValueError where no place is marked."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = readme.read_text("utf-8").partition(start)
+    if not found:
+        raise ValueError(f"{readme} has no {start}")
+    readme.write_text(f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 def keep(folder: Path, kept: Path) -> None:
