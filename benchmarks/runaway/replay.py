@@ -15,10 +15,8 @@ import csv
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +29,7 @@ from rich.table import Table
 from agentbudget.catalog.terms import Breaker
 from benchmarks.runaway import traffic
 from benchmarks.runaway.catalogue import POLICIES, own
+from benchmarks.runaway.grid import processes
 from benchmarks.runaway.guard import Policy, Setting
 from benchmarks.runaway.measures import Row, play
 from benchmarks.runaway.ours import OursPolicy
@@ -271,7 +270,7 @@ def _played(ask: Callable[..., list[tuple[str, Row]]], count: int, workers: int)
     if workers <= 1:
         yield from map(ask, range(count))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with processes(workers) as pool:
         yield from pool.map(ask, range(count))
 
 

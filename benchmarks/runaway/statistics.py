@@ -4,6 +4,7 @@ library."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from math import exp, lgamma, log
 from random import Random
 from typing import Final
@@ -51,6 +52,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Mean:
     return mean_of([value - other for value, other in zip(values, others, strict=True)])
 
 
+@cache
 def share_of(count: int, runs: int) -> Share:
     """Exact (Clopper and Pearson 1934), by halving the interval of the binomial's tail."""
     tail = (1 - LEVEL) / 2
