@@ -27,14 +27,16 @@ from rich.progress import track
 from rich.table import Table
 
 from agentbudget.catalog.terms import Breaker
+from benchmarks.record import commit, machine
 from benchmarks.runaway import traffic
 from benchmarks.runaway.catalogue import POLICIES, own
-from benchmarks.runaway.grid import processes
+from benchmarks.runaway.grid import processes, version
 from benchmarks.runaway.guard import Policy, Setting
 from benchmarks.runaway.measures import Row, play
 from benchmarks.runaway.ours import OursPolicy
 from benchmarks.runaway.provider import MESSAGE_BYTES, MESSAGE_TOKENS, Prompt
 from benchmarks.runaway.report import put
+from benchmarks.runaway.results import PLACE
 from benchmarks.runaway.scenario import Scenario
 from benchmarks.runaway.statistics import share_of
 from benchmarks.runaway.steps import Call, Join, Pause, Program, Spawn, Tool
@@ -258,12 +260,20 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         _write(options.out, [msgspec.to_builtins(row) for _, row in rows])
     if options.keep is not None:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        name = path.stem if estimate == "bound" else f"{path.stem}-{estimate}"
-        _write(options.keep / f"{name}.csv", [msgspec.to_builtins(tally) for tally in tallies])
+        _keep(options.keep, path.stem if estimate == "bound" else f"{path.stem}-{estimate}", tallies)
         if options.readme is not None:
             put(options.readme, markdown(options.keep), "replay")
     return 0
+
+
+def _keep(folder: Path, name: str, tallies: Sequence[Tally]) -> None:
+    """The tallies, and where they were played."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{name}.csv", [msgspec.to_builtins(tally) for tally in tallies])
+    path = folder / PLACE
+    places = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    places[name] = {"commit": commit(), "version": version(), "machine": machine()}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(places, order="sorted"), indent=1) + b"\n")
 
 
 def _played(ask: Callable[..., list[tuple[str, Row]]], count: int, workers: int) -> Iterator[list[tuple[str, Row]]]:

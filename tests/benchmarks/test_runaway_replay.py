@@ -89,7 +89,8 @@ def test_what_is_kept_of_a_file_makes_the_table_of_the_readme(agent: Path, servi
         ask = ["replay", str(path), "--policy", "none", "--policy", "soft_alert", "--policy", "agentbudget_leased"]
         assert command.main([*ask, "--workers", "1", "--keep", str(kept), "--readme", str(readme)]) == 0
     text = readme.read_text("utf-8")
-    assert {path.name for path in kept.iterdir()} == {"agent.csv", "service.csv"}
+    assert {path.name for path in kept.iterdir()} == {"agent.csv", "service.csv", "environment.json"}
+    assert set(json.loads((kept / "environment.json").read_bytes())) == {"agent", "service"}
     assert "| `agent`, 2 runs | none; soft alert | 100 % (100 %) | 100 % (100 %) |" in text
     assert "|  | agentbudget: leased | 0 % (33 %) | 0 % (50 %) | 0 % (67 %) | 100 % (100 %) | 100 % (100 %) |" in text
     assert "old" not in text
