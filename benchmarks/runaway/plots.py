@@ -91,7 +91,7 @@ def _frontier(cells: dict[tuple[str, str, str], list[Row]], path: Path) -> Path:
         faults = {name: runs for name, runs in _faults(cells, policy).items() if whole.get(name)}
         if faults:
             each = [100 * sum(row.useful for row in runs) / whole[name] for name, runs in faults.items()]
-            place = (round(_mean_over(cells, policy), 1), round(sum(each) / len(each), 1))
+            place = (round(_mean_over(cells, policy), 1), round(sum(each) / len(each)))
             found.setdefault(place, []).append(policy)
     for (over, share), policies in found.items():
         axes.plot([over], [share], markersize=10, linestyle="", label=_titles(policies), **_style(policies[0]))
@@ -101,9 +101,8 @@ def _frontier(cells: dict[tuple[str, str, str], list[Row]], path: Path) -> Path:
     shares = [share for _, share in found]
     axes.set_ylim(min(50, *shares) - 5, max(100, *shares) + 5)
     axes.set_xlabel("mean overspend over all faults")
-    axes.set_ylabel(
-        "useful work, % of what an unstopped agent does\n(it is over 100 % where a stopped one saves a summary)"
-    )
+    summaries = "\n(over 100 %: a stopped agent saves a summary)" if max(shares) > 100 else ""
+    axes.set_ylabel(f"useful work, % of what an unstopped agent does{summaries}")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return _save(figure, path)

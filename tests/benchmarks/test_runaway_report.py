@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.runaway import report, results
+from benchmarks.runaway.catalogue import SCENARIOS
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +49,26 @@ def test_the_headline_is_put_between_the_markers_and_shows_what_we_lose(folder: 
     assert "**stopped wrongly**" in text
 
 
-def test_the_notebook_reads_the_results(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_notebook_reads_the_kept_results_and_those_of_any_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kept: bool
 ) -> None:
-    """Its cells, in order, as a kernel runs them."""
-    monkeypatch.setenv("RESULTS", str(folder))
-    notebook = json.loads((command.HERE.parent / "examples" / "06_runaway_results.ipynb").read_text("utf-8"))
+    """Its cells, in order, as a kernel runs them: in its own folder."""
+    root = command.HERE.parent
+    monkeypatch.chdir(root / "examples")
+    if not kept:
+        monkeypatch.setenv("RESULTS", str(folder))
+    notebook = json.loads((root / "examples" / "06_runaway_results.ipynb").read_text("utf-8"))
     space: dict[str, object] = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             assert cell["outputs"] == []
             exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
     said = capsys.readouterr().out
-    assert said.startswith(f"{len(results.load(folder))} runs of 4 scenarios")
-    assert "of 22 stopped" in said
+    runs = results.place(root / "benchmarks" / "results" / "runaway" if kept else folder)["runs"]
+    assert said.startswith(f"{runs} runs of {len(SCENARIOS) if kept else 4} scenarios")
+    assert "tool_loop: none                     wastes +" in said
+    assert f"of {300 if kept else 2} stopped" in said
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
