@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -99,12 +99,5 @@ class _Guarded(WrapperAgent[Any, Any]):
         super().__init__(wrapped)
         self._budget = budget
 
-    def _with_budget(self, others: Sequence[Any] | None) -> list[Any]:
-        return [self._budget, *(others or ())]
-
     def iter(self, user_prompt: Any = None, *, capabilities: Any = None, **how: Any) -> Any:
-        return super().iter(user_prompt, capabilities=self._with_budget(capabilities), **how)
-
-    def _open_realtime_session(self, model: Any, *, capabilities: Any = None, **how: Any) -> Any:
-        """What is said is not seen; the tools are."""
-        return super()._open_realtime_session(model, capabilities=self._with_budget(capabilities), **how)
+        return super().iter(user_prompt, capabilities=[self._budget, *(capabilities or ())], **how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic_ai.messages import (
@@ -151,8 +151,9 @@ def _sent(value: Any) -> Any:
         }  # fmt: skip
     if isinstance(value, Mapping):
         return {str(name): _sent(each) for name, each in value.items()}
-    if isinstance(value, Iterable):
+    if isinstance(value, (list, tuple)):
         return [_sent(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _sent(each) for name, each in vars(value).items() if each and name not in _STAYS_HERE}
+        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return {name: _sent(each) for name, each in fields.items() if each and name not in _STAYS_HERE}
     return value
