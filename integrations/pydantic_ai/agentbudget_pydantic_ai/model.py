@@ -116,9 +116,10 @@ class BudgetModel(WrapperModel):
             except GeneratorExit:  # whoever waits is being closed: nothing may be awaited any more
                 step.abandon()
                 raise
-            finally:
-                if step.is_open:
-                    await reading.leave()
+            except BaseException:
+                await reading.leave()
+                raise
+            await reading.leave()
 
     async def compact_messages(
         self, request_context: ModelRequestContext, *, instructions: str | None = None

@@ -86,15 +86,17 @@ LEAVING: Final[list[Callable[[Ask], Awaitable[None]]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", ["leased", "strict"])
 @pytest.mark.parametrize("leave", LEAVING, ids=lambda leave: leave.__name__)
 def test_a_stream_that_is_not_read_to_its_end_is_charged_its_input_and_what_came(
-    ask: Ask, session: Session, provider: FakeProvider, customer: Customer, leave: Callable[[Ask], Any]
+    ask: Ask, provider: FakeProvider, customer: Customer, leave: Callable[[Ask], Any], mode: Any
 ) -> None:
-    """L5, L11: more than nothing, less than the whole, settled once."""
+    """L5, L11: more than nothing, less than the whole, settled once; also where a cancelled scope lets nobody wait for it."""
     provider.say(STALLS)
-    asyncio.run(leave(ask))
-    drained(customer)
-    assert provider.billed <= session.status().spent.nano < MOST
+    with customer.session(budget=1, mode=mode) as session:
+        asyncio.run(leave(ask))
+        drained(customer)
+        assert provider.billed <= session.status().spent.nano < MOST
 
 
 def test_a_stream_is_what_it_was(ask: Ask, session: Session, provider: FakeProvider) -> None:
