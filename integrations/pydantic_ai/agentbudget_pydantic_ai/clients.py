@@ -11,7 +11,7 @@ from agentbudget.errors import InvalidRequest
 def account_client(model: Any) -> None:
     """Look after the retries of the OpenAI or Anthropic client of a model, if it has one. Again: nothing. Raises
     ``InvalidRequest`` where the integration that does so is not installed, unless the client makes no retries."""
-    client = getattr(model, "client", None)
+    client = getattr(model, "client", None) or getattr(model, "_client", None)
     if client is None or getattr(client, "_agentbudget", None) is not None:
         return
     sdk = next((name for name in map(_root, type(client).__mro__) if name in ("openai", "anthropic")), None)

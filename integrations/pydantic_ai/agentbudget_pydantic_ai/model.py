@@ -157,7 +157,7 @@ class BudgetModel(WrapperModel):
         step = await session.areserve(
             "llm",
             model=terms.name or model.model_name,
-            provider=terms.provider or request.provider_of(model),
+            provider=terms.provider or request.provider_of(model.system),
             request=request.payload_of(messages, merged, parameters),
             max_output_tokens=session.max_output_tokens + thinking if thinking else cap,
             quantity=request.quantity_of(merged),

@@ -107,11 +107,10 @@ def thinking_budget(model: Model, settings: Mapping[str, Any], parameters: Model
     return ANTHROPIC_THINKING_BUDGET_MAP[parameters.thinking]
 
 
-def provider_of(model: Model) -> str | None:
+def provider_of(system: str) -> str | None:
     """The price table's name of who serves a model. ``openai`` gives None: its client is the usual one of every compatible
     endpoint, so the model's name tells."""
-    name = model.system
-    return None if name == "openai" else _PROVIDERS.get(name, name)
+    return None if system == "openai" else _PROVIDERS.get(system, system)
 
 
 def _extra_body(settings: Mapping[str, Any]) -> Mapping[str, Any]:
