@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -59,7 +60,7 @@ def many_rows(effort: Effort) -> Row:
         for _ in range(effort.rounds // 2 + 1):
             for label, run in runs.items():
                 entries = list(itertools.islice(lives[label], BATCH))
-                rates[label].append(BATCH / elapsed_us(lambda run=run, entries=entries: run(entries)) * 1e6)
+                rates[label].append(BATCH / elapsed_us(partial(run, entries)) * 1e6)
     found = figures({label: samples[1:] for label, samples in rates.items()}, "rows/s")
     what = f"entries of {BATCH} a transaction into PostgreSQL, synced; the fence and both unique indexes included"
     row = Row("postgres", what, found, f">= {LEAST_SHARE} x raw COPY", floor=COPY)
