@@ -59,6 +59,7 @@ class Block(Struct, frozen=True):
 
     figures: list[Measured]
     floor: str | None = None
+    floors: list[str] = []
 
     def find(self, label: str) -> Measured | None:
         """None where the row has no such figure."""

@@ -145,13 +145,13 @@ def _without_ratio(row: str, label: str, base: Sequence[float], head: Sequence[f
 
 def _floor(measured: Measured, turns: Sequence[Turn]) -> str | None:
     """What it is divided by: the floor that both commits name, where it has the same unit and is not the figure itself."""
-    labels = {block.floor for turn in turns for block in turn.blocks}
-    label = labels.pop() if len(labels) == 1 else None
-    if label is None or label == measured.label:
-        return None
-    floors = [block.find(label) for turn in turns for block in turn.blocks]
-    usable = all(one is not None and one.unit == measured.unit and one.median > 0 for one in floors)
-    return label if usable else None
+    blocks = [block for turn in turns for block in turn.blocks]
+    for label in (blocks[0].floor, *blocks[0].floors):
+        if label is None or not all(label in (block.floor, *block.floors) for block in blocks):
+            continue
+        if all((one := block.find(label)) and one.unit == measured.unit and one.median > 0 for block in blocks):
+            return label if label != measured.label else None
+    return None
 
 
 def cost(block: Block, label: str, floor: str | None = None) -> float:
