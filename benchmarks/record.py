@@ -90,7 +90,7 @@ def _lines(row: Row) -> list[str]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: the figures of each row, and below it where and when each was measured."""
+    """Markdown: the figures of each row, and below it where and when each was measured, and what was not."""
     lines = ["| row | figure | median | min | p99 | ratio | target |", "|---|---|---:|---:|---:|---:|---|"]
     for name, row in _in_order(rows):
         for place, together in enumerate(_in_lines(row["figures"])):
@@ -98,7 +98,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
             columns = zip(*map(_cells, together), strict=True)
             cells = (first[0], *("<br>".join(column) if any(column) else "" for column in columns), first[1])
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_places(rows)])
+    missing = ", ".join(f"`{name}`" for name in ROWS if name not in rows)
+    return "\n".join([*lines, "", *_places(rows), *([f"Not recorded yet: {missing}."] if missing else [])])
 
 
 SHORT: Final = 40

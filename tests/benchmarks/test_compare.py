@@ -170,6 +170,21 @@ def test_a_floor_that_moved_itself_hides_nothing() -> None:
     }
 
 
+def test_each_unit_is_divided_by_its_own_floor_and_only_where_both_commits_name_it() -> None:
+    def made(cost: float) -> Block:
+        return Block(block(bare_us=1, step_us=cost, bare_rate=5, step_rate=1 / cost).figures, "bare_us", ["bare_rate"])
+
+    found = result({"row": turns(lambda: made(10), lambda: made(10))})
+    assert {one.label: one.floor for one in found.figures} == {
+        "bare_us": None,
+        "step_us": "bare_us",
+        "bare_rate": None,
+        "step_rate": "bare_rate",
+    }
+    found = result({"row": turns(lambda: made(10), lambda: Block(made(10).figures, "bare_us"))})
+    assert {one.label: one.floor for one in found.figures if one.floor} == {"step_us": "bare_us"}
+
+
 def test_more_is_better_for_a_rate() -> None:
     (one,) = result({"row": turns(lambda: block(a_rate=100), lambda: block(a_rate=80))}).figures
     assert one.word == "slower"
