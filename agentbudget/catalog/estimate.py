@@ -50,8 +50,7 @@ _SIGNS: Final = re.compile(
     rb'|tools"|data:image/|audio["/]|modalities"|[a-z0-9]{2,8}://)'
 )
 """What may matter beside the length, each at the start of a JSON string, so that quoting it in a text is no sign. One
-pass; words that
-begin alike are tried as one."""
+pass; words that begin alike are tried as one."""
 
 _NO_REFERENCE: Final = frozenset(
     (b'tools"', b'functions"', b"data:image/", b"image/", b"input_audio", b'audio"', b"audio/", b'modalities"')

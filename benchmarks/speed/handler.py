@@ -40,9 +40,12 @@ class Nothing(BaseCallbackHandler):
 
 
 class NothingAround(AgentMiddleware):
-    """A middleware around each model call."""
+    """A middleware around each model call and each tool call: for the latter LangChain adds a node to the graph."""
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(request)
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         return handler(request)
 
 
