@@ -21,7 +21,6 @@ from benchmarks.runaway import grid, provider, results, statistics, traffic
 from benchmarks.runaway.catalogue import HERE, POLICIES, SCENARIOS
 from benchmarks.runaway.command import OURS, broken_promises
 from benchmarks.runaway.measures import Played, play
-from benchmarks.runaway.peers import child
 from benchmarks.runaway.peers.policy import PeerPolicy
 
 SEED = 7
@@ -243,35 +242,3 @@ def test_an_interval_holds_its_mean_and_pairs_cancel_what_they_share() -> None:
     found = statistics.paired(shifted, base)
     assert 0.9 < found.low < found.mean < found.high < 1.1
     assert statistics.mean_of([2.0] * 30) == statistics.Mean(2, 2, 2, 2, 2)
-
-
-class Shouting:
-    """A peer that refuses the third step, and raises after the first."""
-
-    def __init__(self, budget: float) -> None:
-        self.budget, self.begun = budget, 0
-
-    def before(self, step: dict[str, float]) -> str:
-        self.begun += 1
-        return "no" if self.begun == 3 else ""
-
-    def after(self, step: dict[str, float], cost: float | None, failure: str) -> str:
-        return "raised" if self.begun == 1 else ""
-
-    def books(self) -> tuple[float, float]:
-        return self.budget, 0.0
-
-
-def test_what_a_peer_raises_after_a_call_its_agent_meets_once_at_the_next() -> None:
-    desk = child.Desk(Shouting)
-    step = {"ask": "before", "name": "main", "step": {"id": 1, "estimate": 0.1}}
-    desk.answer({"ask": "open", "budget": 1.5})
-    assert desk.answer(step) == ""
-    desk.answer({"ask": "after", "name": "main", "step": step["step"], "cost": 0.1, "failure": ""})
-    assert [desk.answer(step) for _ in range(4)] == ["raised", "", "no", ""]
-    assert desk.answer({"ask": "close"}) == (1.5, 0.0)
-
-
-def test_cells_that_a_peer_cannot_express_are_left_out() -> None:
-    names = {cell.scenario for cell in grid.cells(sorted(SCENARIOS), ["peer_token_budget"], 1)}
-    assert set(SCENARIOS) - names == {"topup_cut", "worker_crash", "owner_crash", "shared_wallet"}

@@ -8,26 +8,31 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.runaway.guard import Books, Guard, Setting
-from benchmarks.runaway.steps import RUN, Report, Step, Verdict
+from benchmarks.runaway.provider import worst
+from benchmarks.runaway.steps import RUN, Call, Report, Step, Verdict
 
 CHILD: Final = Path(__file__).with_name("child.py")
+PINS: Final[dict[str, list[str]]] = tomllib.loads(Path(__file__).with_name("pins.toml").read_text("utf-8"))
+"""What each environment holds, every package with its version: what pip resolved for CPython 3.11."""
 NANO: Final = 10**9
 
 
 class PeerPolicy:
-    """A library of the package index. ``adapter``: its class in ``child.py``; ``requirements``: pinned; ``cannot``: what its
-    API has no way to express, so that such cells are left out."""
+    """A library of the package index. ``adapter``: ``FILE:CLASS`` in ``adapters``; ``environment``: which of ``pins.toml``;
+    ``cannot``: what its API has no way to express, so that such cells are left out."""
 
     family = "peer"
     cannot: frozenset[str] = frozenset({"change", "sessions"})
 
-    def __init__(self, name: str, title: str, adapter: str, requirements: tuple[str, ...]) -> None:
-        self.name, self.title, self.adapter, self.requirements = name, title, adapter, requirements
+    def __init__(self, name: str, title: str, adapter: str, environment: str) -> None:
+        self.name, self.title, self.adapter, self.environment = name, title, adapter, environment
+        self.requirements = tuple(PINS[environment])
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -36,7 +41,7 @@ class PeerPolicy:
         wanted = f"{self.requirements} {sys.version_info[:2]}"
         stated, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
         base = Path(stated) if stated else Path(home, ".cache") if home else Path(tempfile.gettempdir())
-        return base / "agentbudget" / f"lab-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
+        return base / "agentbudget" / f"lab-{self.environment}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
 
     @property
     def is_installed(self) -> bool:
@@ -52,7 +57,7 @@ class PeerPolicy:
         (self.folder / "complete").touch()  # only now: half an installation is none
 
     def open(self, setting: Setting) -> PeerRun:
-        self.ask(ask="open", budget=setting.budget / NANO)
+        self.ask(ask="open", budget=setting.budget / NANO, usual_calls=setting.usual_steps // 2)
         return PeerRun(self, setting)
 
     def ask(self, **said: Any) -> Any:
@@ -118,8 +123,8 @@ class PeerGuard:
         return True
 
     def after(self, step: Step, report: Report) -> None:
-        cost = None if report.cost is None else report.cost / NANO
-        self._ask("after", step=_plain(step), cost=cost, failure=report.failure)
+        told = {"cost": _dollars(report.cost), "failure": report.failure, "counted": _dollars(_counted(step, report))}
+        self._ask("after", step=_plain(step), told=told)
 
     def dropped(self, step: Step) -> None:
         self._ask("dropped", step=_plain(step))
@@ -133,4 +138,18 @@ class PeerGuard:
 
 
 def _plain(step: Step) -> dict[str, Any]:
-    return {"id": step.id, "estimate": step.estimate / NANO}
+    is_stream = isinstance(step.action, Call) and step.action.stream
+    return {
+        "id": step.id, "scope": step.scope, "estimate": step.estimate / NANO, "is_model": step.is_model, "is_stream": is_stream,
+    }  # fmt: skip
+
+
+def _counted(step: Step, report: Report) -> int | None:
+    """What a library makes of a reply without usage that counts its tokens itself: the provider's own counts, at full price."""
+    if not isinstance(step.action, Call) or not report.streamed or report.cost is not None:
+        return report.cost
+    return worst(step.action.model, step.action.prompt.tokens, report.streamed)
+
+
+def _dollars(nano: int | None) -> float | None:
+    return None if nano is None else nano / NANO

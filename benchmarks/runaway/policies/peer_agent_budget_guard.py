@@ -3,5 +3,5 @@
 from benchmarks.runaway.peers.policy import PeerPolicy
 
 POLICY = PeerPolicy(
-    "peer_agent_budget_guard", "agent-budget-guard-py 0.4.0", "agent_budget_guard", ("agent-budget-guard-py==0.4.0",)
+    "peer_agent_budget_guard", "agent-budget-guard-py 0.4.0", "agent_budget_guard:Asked", "agent_budget_guard"
 )
