@@ -111,7 +111,7 @@ def test_another_version_or_another_library_is_another_environment() -> None:
 
 
 def step(number: int, scope: str = "main", *, is_model: bool = True) -> dict[str, Any]:
-    return {"id": number, "scope": scope, "estimate": 0.01, "is_model": is_model, "is_stream": False}
+    return {"id": number, "scope": scope, "estimate": 0.01, "is_model": is_model, "is_stream": False, "input_cost": 0.0}
 
 
 def run(guard: Any, count: int, scope: str = "main", *, first: int = 0, **what: Any) -> list[str]:
@@ -154,3 +154,21 @@ def test_langchain_limits_tools_by_a_count_of_their_own() -> None:
     guard = child.adapter("langchain_limit:PerThread")(1.0, 2)
     assert [bool(told) for told in run(guard, 5, is_model=False)] == [False, False, False, True, True]
     assert not guard.before(step(9))
+
+
+def test_openai_agents_ends_a_run_at_its_maximum_and_the_next_begins_with_nothing() -> None:
+    guard = child.adapter("openai_agents_turns:MaxTurns")(1.0, 2)
+    assert run(guard, 8) == ["", "", "", "MaxTurnsExceeded"] * 2
+    assert run(guard, 9, is_model=False) == [""] * 9
+    assert run(guard.child(0.1), 4) == ["", "", "", "MaxTurnsExceeded"]
+    assert guard.books() == (0, 0)
+
+
+def test_openai_agents_tries_a_failed_call_again_within_its_turn_and_callers_at_once_are_runs_of_their_own() -> None:
+    guard = child.adapter("openai_agents_turns:MaxTurns")(1.0, 2)
+    for number in range(9):
+        assert guard.before(step(number)) == ""
+        guard.after(step(number), {"cost": None, "counted": None, "failure": "lost"})
+    assert run(guard, 3, "main/1", first=20) == [""] * 3
+    assert run(guard, 4, first=30) == ["", "", "", "MaxTurnsExceeded"]
+    assert guard.books() == (0, 0)

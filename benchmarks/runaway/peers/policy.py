@@ -138,10 +138,15 @@ class PeerGuard:
 
 
 def _plain(step: Step) -> dict[str, Any]:
-    is_stream = isinstance(step.action, Call) and step.action.stream
-    return {
-        "id": step.id, "scope": step.scope, "estimate": step.estimate / NANO, "is_model": step.is_model, "is_stream": is_stream,
+    """``input_cost``: by the provider's own count of the input, for a library that asks for it beforehand."""
+    told: dict[str, Any] = {
+        "id": step.id, "scope": step.scope, "estimate": step.estimate / NANO, "is_model": step.is_model, "is_stream": False,
+        "input_cost": 0.0,
     }  # fmt: skip
+    if isinstance(step.action, Call):
+        counted = worst(step.action.model, step.action.prompt.tokens, 0)
+        told |= {"is_stream": step.action.stream, "input_cost": counted / NANO}
+    return told
 
 
 def _counted(step: Step, report: Report) -> int | None:
