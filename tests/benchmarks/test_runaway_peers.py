@@ -39,7 +39,7 @@ class Shouting:
 def test_what_a_peer_raises_after_a_call_its_agent_meets_once_at_the_next() -> None:
     desk = child.Desk(Shouting)
     step = {"ask": "before", "name": "main", "step": {"id": 1, "estimate": 0.1}}
-    desk.answer({"ask": "open", "budget": 1.5, "usual_calls": 50})
+    desk.answer({"ask": "open", "budget": 1.5, "usual_calls": 50, "wallet": None})
     assert desk.answer(step) == ""
     desk.answer({"ask": "after", "name": "main", "step": step["step"], "told": {"cost": 0.1, "failure": ""}})
     assert [desk.answer(step) for _ in range(4)] == ["raised", "", "no", ""]
@@ -49,6 +49,43 @@ def test_what_a_peer_raises_after_a_call_its_agent_meets_once_at_the_next() -> N
 def test_cells_that_a_peer_cannot_express_are_left_out() -> None:
     names = {cell.scenario for cell in grid.cells(sorted(SCENARIOS), ["peer_token_budget"], 1)}
     assert set(SCENARIOS) - names == {"topup_cut", "worker_crash", "owner_crash", "shared_wallet"}
+    names = {cell.scenario for cell in grid.cells(sorted(SCENARIOS), ["peer_litellm_proxy"], 1)}
+    assert set(SCENARIOS) - names == {"worker_crash", "owner_crash"}
+
+
+class Sharing(Shouting):
+    """A peer whose sessions share a wallet and whose budgets change."""
+
+    wallet = 0.0
+
+    def share(self, wallet: float) -> None:
+        self.wallet = wallet
+
+    def session(self, budget: float) -> Sharing:
+        other = Sharing(budget, 0)
+        other.wallet = self.wallet
+        return other
+
+    def change(self, what: str, amount: float) -> None:
+        self.budget = self.budget + amount if what == "fund" else amount
+
+
+def test_sessions_and_changes_come_to_the_peer_that_can_express_them() -> None:
+    desk = child.Desk(Sharing)
+    desk.answer({"ask": "open", "budget": 1.5, "usual_calls": 50, "wallet": 4.0})
+    desk.answer({"ask": "session", "name": "other1", "budget": 2.0})
+    assert (desk.guards["other1"].budget, desk.guards["other1"].wallet) == (2.0, 4.0)
+    desk.answer({"ask": "change", "name": "main", "what": "fund", "amount": 0.5})
+    desk.answer({"ask": "change", "name": "other1", "what": "cut", "amount": 0.5})
+    assert (desk.guards["main"].budget, desk.guards["other1"].budget) == (2.0, 0.5)
+
+
+@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.name)
+def test_who_can_be_changed_or_share_a_wallet_has_a_way_to_be_asked(peer: PeerPolicy) -> None:
+    stem, _, name = peer.adapter.partition(":")
+    has = classes(child.ADAPTERS / f"{stem}.py")[name]
+    assert ("change" in has) is ("change" not in peer.cannot)
+    assert ({"share", "session"} <= has) is ("sessions" not in peer.cannot)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

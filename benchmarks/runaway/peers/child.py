@@ -31,7 +31,8 @@ class Desk:
     """The guards of one run, by the name of their agent.
 
     A peer is opened with its budget in dollars and the model calls that healthy work of that budget takes. ``before`` answers
-    why a step is refused, or nothing; ``after`` what was raised; ``books`` what it says was spent, and what it still holds."""
+    why a step is refused, or nothing; ``after`` what was raised; ``books`` what it says was spent, and what it still holds. Who
+    can is also asked to ``share`` a wallet, to open a ``session`` of it, to ``change`` its budget."""
 
     def __init__(self, peer: Any) -> None:
         self.peer, self.guards, self.raised = peer, dict[str, Any](), dict[str, str]()
@@ -41,6 +42,10 @@ class Desk:
         match said["ask"]:
             case "open":
                 self.guards, self.raised = {"main": self.peer(said["budget"], said["usual_calls"])}, {}
+                if said["wallet"] is not None:
+                    self.guards["main"].share(said["wallet"])
+            case "session":
+                self.guards[name] = self.guards["main"].session(said["budget"])
             case "before":
                 return self.raised.pop(name, "") or self.guards[name].before(said["step"])
             case "after":
@@ -53,6 +58,8 @@ class Desk:
                 if child is not None:
                     self.guards[said["child"]] = child
                 return child is not None
+            case "change":
+                self.guards[name].change(said["what"], said["amount"])
             case "ended":
                 self.guards[name].ended()
             case "close":

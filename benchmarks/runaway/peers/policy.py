@@ -25,13 +25,15 @@ NANO: Final = 10**9
 
 class PeerPolicy:
     """A library of the package index. ``adapter``: ``FILE:CLASS`` in ``adapters``; ``environment``: which of ``pins.toml``;
-    ``cannot``: what its API has no way to express, so that such cells are left out."""
+    ``can``: what its API has a way to express; ``cannot``: what not, so that such cells are left out."""
 
     family = "peer"
-    cannot: frozenset[str] = frozenset({"change", "sessions"})
 
-    def __init__(self, name: str, title: str, adapter: str, environment: str) -> None:
+    def __init__(
+        self, name: str, title: str, adapter: str, environment: str, *, can: frozenset[str] = frozenset()
+    ) -> None:
         self.name, self.title, self.adapter, self.environment = name, title, adapter, environment
+        self.cannot = frozenset({"change", "crash", "sessions"}) - can
         self.requirements = tuple(PINS[environment])
         self._process: subprocess.Popen[str] | None = None
 
@@ -57,7 +59,8 @@ class PeerPolicy:
         (self.folder / "complete").touch()  # only now: half an installation is none
 
     def open(self, setting: Setting) -> PeerRun:
-        self.ask(ask="open", budget=setting.budget / NANO, usual_calls=setting.usual_steps // 2)
+        wallet = _dollars(setting.wallet)
+        self.ask(ask="open", budget=setting.budget / NANO, usual_calls=setting.usual_steps // 2, wallet=wallet)
         return PeerRun(self, setting)
 
     def ask(self, **said: Any) -> Any:
@@ -91,7 +94,8 @@ class PeerRun:
         return PeerGuard(self.policy, "main")
 
     def session(self, name: str, budget: int) -> Guard:
-        raise TypeError(f"{self.policy.name} has no sessions that share a wallet")
+        self.policy.ask(ask="session", name=name, budget=budget / NANO)
+        return PeerGuard(self.policy, name)
 
     def until(self, now_us: int) -> None:
         left_us = now_us - self._setting.clock.now_us()
@@ -99,7 +103,9 @@ class PeerRun:
             self._setting.clock.advance(microseconds=left_us)
 
     def change(self, what: str, amount: int, guard: Guard) -> Guard:
-        raise TypeError(f"{self.policy.name} cannot be changed while it runs")
+        assert isinstance(guard, PeerGuard)
+        self.policy.ask(ask="change", name=guard.name, what=what, amount=amount / NANO)
+        return guard
 
     def close(self) -> Books:
         booked, held = self.policy.ask(ask="close")
@@ -110,10 +116,10 @@ class PeerGuard:
     """An agent's guard there."""
 
     def __init__(self, policy: PeerPolicy, name: str) -> None:
-        self._policy, self._name = policy, name
+        self._policy, self.name = policy, name
 
     def _ask(self, ask: str, **said: Any) -> Any:
-        return self._policy.ask(ask=ask, name=self._name, **said)
+        return self._policy.ask(ask=ask, name=self.name, **said)
 
     def before(self, step: Step) -> Verdict:
         reason = self._ask("before", step=_plain(step))
