@@ -14,9 +14,11 @@ import pytest
 from benchmarks.runaway import grid
 from benchmarks.runaway.catalogue import SCENARIOS, peers
 from benchmarks.runaway.peers import child
+from benchmarks.runaway.peers.calls import Calls, Failed, Provider
 from benchmarks.runaway.peers.policy import PINS, PeerPolicy
 
 FILES = sorted(path for path in child.ADAPTERS.glob("*.py") if path.stem != "__init__")
+CALLS = child.ADAPTERS.with_name("calls.py")
 
 
 class Shouting:
@@ -115,7 +117,7 @@ def test_every_adapter_is_of_a_peer_and_every_environment_too() -> None:
     assert set(PINS) == {peer.environment for peer in peers()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, CALLS], ids=lambda path: path.stem)
 def test_an_adapter_imports_the_standard_library_alone_until_it_is_opened(path: Path) -> None:
     """Nothing of this project: the peer's interpreter has not got it, or has another library of that name."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -209,3 +211,55 @@ def test_openai_agents_tries_a_failed_call_again_within_its_turn_and_callers_at_
     assert run(guard, 3, "main/1", first=20) == [""] * 3
     assert run(guard, 4, first=30) == ["", "", "", "MaxTurnsExceeded"]
     assert guard.books() == (0, 0)
+
+
+# --- calls that are under way ---------------------------------------------------------------------------------------
+
+
+def test_a_call_waits_at_its_provider_until_the_lab_says_what_came_of_it() -> None:
+    calls, seen = Calls(), list[object]()
+
+    async def call(provider: Provider) -> None:
+        seen.append(await provider())
+
+    assert [calls.begin(number, call) for number in (1, 2, 3)] == [None] * 3
+    assert seen == []
+    assert calls.end(2, "second") is None
+    assert calls.end(1, "first") is None
+    assert seen == ["second", "first"]
+    assert calls.end(1, "again") is None
+    calls.close()
+    assert calls.end(3, "late") is None
+    assert seen == ["second", "first"]
+
+
+def test_what_a_library_raises_before_or_after_its_provider_is_told() -> None:
+    calls = Calls()
+
+    async def refuses(provider: Provider) -> None:
+        raise ValueError("before")
+
+    async def raises(provider: Provider) -> None:
+        await provider()
+        raise ValueError("after")
+
+    assert str(calls.begin(1, refuses)) == "before"
+    assert calls.begin(2, raises) is None
+    assert str(calls.end(2, "reply")) == "after"
+    assert calls.begin(3, raises) is None
+    assert isinstance(calls.end(3, Failed("lost")), Failed)
+
+
+def test_a_cancelled_call_is_told_nothing() -> None:
+    calls, seen = Calls(), list[str]()
+
+    async def call(provider: Provider) -> None:
+        try:
+            await provider()
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    assert calls.begin(1, call) is None
+    calls.cancel(1)
+    assert seen == ["CancelledError"]

@@ -19,12 +19,17 @@ ADAPTERS = Path(__file__).with_name("adapters")
 def adapter(reference: str) -> Any:
     """The class of ``FILE:CLASS``. Loaded by its path: a file of ``adapters`` may have its library's name."""
     stem, _, name = reference.partition(":")
-    spec = spec_from_file_location(f"peer_{stem}", ADAPTERS / f"{stem}.py")
+    _load("peer_calls", ADAPTERS.with_name("calls.py"))
+    return getattr(_load(f"peer_{stem}", ADAPTERS / f"{stem}.py"), name)
+
+
+def _load(name: str, path: Path) -> Any:
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    return module
 
 
 class Desk:
