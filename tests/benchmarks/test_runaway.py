@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -199,6 +200,33 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, capsys: pyt
     assert rows[0] == played("race", "none", 0).row
     assert results.place(tmp_path)["runs"] == 8
     assert "race" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was_and_comes_to_the_same(tmp_path: Path) -> None:
+    """Killed with -9 once the first cell is on disk; its workers end with it."""
+    names = ("none", "post_hoc", "agentbudget_leased", "agentbudget_strict")
+    ask = ["runaway", "--scenario", "ping_pong", "--seeds", "5", "--workers", "2"]
+    ask += [part for name in names for part in ("--policy", name)]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *ask, "--out", str(tmp_path / "killed")],
+        cwd=command.HERE.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    parts = tmp_path / "killed" / "parts"
+    while not (parts.exists() and list(parts.glob("*.json"))):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.stderr is not None
+    killed.stderr.read()  # the workers hold its other end: it comes to its end when they have ended
+    killed.wait()
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.json")}
+    assert 0 < len(kept) < 8
+    assert command.main([*ask, "--out", str(tmp_path / "killed")]) == 0
+    assert command.main([*ask, "--out", str(tmp_path / "whole")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (tmp_path / "killed" / "runs.csv").read_bytes() == (tmp_path / "whole" / "runs.csv").read_bytes()
 
 
 def test_what_is_played_when_nobody_says_which_is_every_policy_but_the_peers(tmp_path: Path) -> None:
