@@ -31,22 +31,18 @@ class Calls:
         self, number: int, call: Callable[[Provider], Coroutine[Any, Any, Any]], context: Context | None = None
     ) -> BaseException | None:
         """Let ``call`` run until it has come to its provider; what it raised, if it never did."""
-        told, reached = self.loop.create_future(), list[bool]()
+        told, reached = self.loop.create_future(), self.loop.create_future()
 
         async def provider() -> Any:
-            reached.append(True)
+            reached.set_result(None)
             return await told
 
         task = self.loop.create_task(call(provider), context=context)
-        self.loop.run_until_complete(self._until(task, reached))
+        self.loop.run_until_complete(asyncio.wait((task, reached), return_when=asyncio.FIRST_COMPLETED))
         if task.done():
             return task.exception()
         self._under_way[number] = task, told
         return None
-
-    async def _until(self, task: asyncio.Task[Any], reached: list[bool]) -> None:
-        while not reached and not task.done():
-            await asyncio.sleep(0)
 
     def end(self, number: int, came: Any) -> BaseException | None:
         """The provider answers with ``came``, or raises it; what the library raised then. Nothing if the call is over."""

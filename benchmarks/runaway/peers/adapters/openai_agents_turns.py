@@ -63,7 +63,8 @@ class _Caller:
     """A run at work, between two questions of the lab."""
 
     def __init__(self, agents: Any, loop: Any, most: int) -> None:
-        self.loop, self.has_answer, self.waits = loop, False, False
+        self.loop, self.has_answer = loop, False
+        self.asked: asyncio.Future[None] = loop.create_future()
         self.told: asyncio.Future[None] = loop.create_future()
         agent = agents.Agent(name="agent", model=_model(agents, self), tools=[_tool(agents)])
         config = agents.RunConfig(tracing_disabled=True)
@@ -71,21 +72,18 @@ class _Caller:
 
     def turn(self) -> str:
         """Let the runner go on until its model is asked, or the run is over; why it is over."""
-        if self.waits and not self.has_answer:  # the last call failed: the same turn
+        if self.asked.done() and not self.has_answer:  # the last call failed: the same turn
             return ""
         if self.has_answer:
-            self.has_answer, self.waits = False, False
-            self.told.set_result(None)
-        self.loop.run_until_complete(self._asked_or_over())
-        return "" if self.waits else type(self.run.exception()).__name__
+            told, self.has_answer = self.told, False
+            self.asked, self.told = self.loop.create_future(), self.loop.create_future()
+            told.set_result(None)
+        self.loop.run_until_complete(asyncio.wait((self.run, self.asked), return_when=asyncio.FIRST_COMPLETED))
+        return "" if self.asked.done() else type(self.run.exception()).__name__
 
-    async def _asked_or_over(self) -> None:
-        while not self.waits and not self.run.done():
-            await asyncio.sleep(0)
-
-    async def asked(self) -> None:
-        """The runner's turn has come to its model."""
-        self.told, self.waits = self.loop.create_future(), True
+    async def reply(self) -> None:
+        """The runner's turn has come to its model, which waits for the lab."""
+        self.asked.set_result(None)
         await self.told
 
 
@@ -107,7 +105,7 @@ def _model(agents: Any, caller: _Caller) -> Any:
         turns = 0
 
         async def get_response(self, *_: Any, **__: Any) -> Any:
-            await caller.asked()
+            await caller.reply()
             self.turns += 1
             call = items.ResponseFunctionToolCall(
                 name="search", arguments="{}", call_id=f"c{self.turns}", type="function_call"
