@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.runaway import grid
-from benchmarks.runaway.catalogue import SCENARIOS, peers
+from benchmarks.runaway import grid, report
+from benchmarks.runaway.catalogue import POLICIES, SCENARIOS, peers
+from benchmarks.runaway.measures import label
 from benchmarks.runaway.peers import child
 from benchmarks.runaway.peers.calls import Calls, Failed, Provider
 from benchmarks.runaway.peers.policy import PINS, PeerPolicy
@@ -53,6 +54,33 @@ def test_cells_that_a_peer_cannot_express_are_left_out() -> None:
     assert set(SCENARIOS) - names == {"topup_cut", "worker_crash", "owner_crash", "shared_wallet"}
     names = {cell.scenario for cell in grid.cells(sorted(SCENARIOS), ["peer_litellm_proxy"], 1)}
     assert set(SCENARIOS) - names == {"worker_crash", "owner_crash"}
+
+
+def line(scenario: str, policy: str) -> dict[str, str]:
+    """A cell of summary.csv, as far as the headline reads it."""
+    figures = {"runs": "30", "over_runs": "3", "overspend_percent_mean": "12.4", "overspend_percent_most": "1234.5"}
+    return {"scenario": scenario, "policy": policy, "params": label(SCENARIOS[scenario].grid[0]), **figures}
+
+
+def test_every_peer_stands_in_one_of_the_tables_beside_ours_and_what_it_cannot_express_is_said() -> None:
+    names = ["none", "agentbudget_leased", *(peer.name for peer in peers())]
+    scenarios = [SCENARIOS["race"], SCENARIOS["topup_cut"]]
+    able = [(one, name) for one in scenarios for name in names if not one.needs & POLICIES[name].cannot]
+    text = report.headline([line(one.name, name) for one, name in able], {"commit": "abc"})
+    tables = text.split("\n\n")
+    assert len(tables) == -(-len(peers()) // report.ABREAST)
+    heads = [table.splitlines()[0].split(" | ") for table in tables]
+    assert all(head[1:3] == ["none", "agentbudget, leased"] for head in heads)
+    assert all(sum(peer.title in table.splitlines()[0] for table in tables) == 1 for peer in peers())
+    assert text.count("left out") == sum("change" in peer.cannot for peer in peers())
+    assert text.count("12 % (1,234 %)") == len(able) + len(tables) * 4 - 4
+
+
+def test_a_picture_compares_policies_over_the_faults_that_all_of_them_can_express() -> None:
+    plots = pytest.importorskip("benchmarks.runaway.plots")
+    race, cut = (("race", "", name) for name in ("none", "peer_token_budget")), (("topup_cut", "", "none"),)
+    assert {key[0] for key in plots._expressed({key: [] for key in (*race, *cut)})} == {"race"}
+    assert {key[0] for key in plots._expressed({key: [] for key in cut})} == {"topup_cut"}
 
 
 class Sharing(Shouting):

@@ -151,7 +151,7 @@ def _plain(step: Step) -> dict[str, Any]:
     }  # fmt: skip
     if isinstance(step.action, Call):
         counted = worst(step.action.model, step.action.prompt.tokens, 0)
-        told |= {"is_stream": step.action.stream, "input_cost": counted / NANO}
+        return told | {"is_stream": step.action.stream, "input_cost": counted / NANO}
     return told
 
 

@@ -6,9 +6,12 @@ from importlib import import_module
 from typing import Any
 
 
-class Asked:
-    """agent-budget-guard-py, best configured: ``preflight`` with the worst case before each call, ``record`` with its usage
-    after it, at the provider's own prices; loop detection off. Sub-agents share the guard."""
+class Recorded:
+    """As documented: each call's usage is recorded after it, at the provider's own prices; what trips is refused from then on.
+    Loop detection is off: the lab's tools have arguments like ``q7``, which are more alike than real ones. Sub-agents share the
+    guard."""
+
+    asks = False
 
     def __init__(self, budget: float, usual_calls: int) -> None:
         agentguard: Any = import_module("agentguard")
@@ -23,7 +26,9 @@ class Asked:
 
     def before(self, step: dict[str, Any]) -> str:
         try:
-            self.guard.preflight("step", input_tokens=0, max_output_tokens=1, price=self._price(step["estimate"]))
+            if self.asks:
+                self.guard.preflight("step", input_tokens=0, max_output_tokens=1, price=self._price(step["estimate"]))
+            self.guard.check()
         except self.tripped as error:
             return type(error).__name__
         return ""
@@ -48,3 +53,9 @@ class Asked:
 
     def books(self) -> tuple[float, float]:
         return self.guard.spent_usd, 0.0
+
+
+class Asked(Recorded):
+    """Best configured: ``preflight`` with the worst case before each call."""
+
+    asks = True
