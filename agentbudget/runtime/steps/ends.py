@@ -71,6 +71,17 @@ def used_of(priced: Priced, usage: Usage, passed_us: int) -> dict[str, int]:
     return seconds_of(usage, passed_us)
 
 
+def all_used(held: dict[str, int], usage: Usage, passed_us: int) -> dict[str, int]:
+    """What a step held, as its usage counts it: every measure of ``held``, those of :func:`used_of` as they came out."""
+    used, tokens = held.copy(), usage.input_tokens + usage.output_tokens
+    if tokens or "tokens" in used:
+        used["tokens"] = tokens
+    if usage.seconds:
+        return used | seconds_of(usage, passed_us)
+    used["seconds"] = 1 if passed_us <= SECOND_US else -(-passed_us // SECOND_US)
+    return used
+
+
 def seconds_of(usage: Usage | None, passed_us: int) -> dict[str, int]:
     """Whole seconds, rounded up: as the usage states them, else as they passed here."""
     if usage is not None and usage.seconds:
