@@ -59,7 +59,7 @@ def test_what_is_remembered_of_a_step_holds_and_charges_what_the_catalog_says(
         full.amount, full.measures, full.cap, full.estimate, full.rate,
     )  # fmt: skip
     assert key == lease_key(asked)
-    assert ask.request is None and ask.input_tokens is None  # nothing of what was sent is kept
+    assert (ask.request, ask.input_tokens) == (None, None)  # nothing of what was sent is kept
     for usage in (
         Usage(input_tokens=9, output_tokens=5, cache_read_tokens=4),
         Usage(input_tokens=1, model="gpt-5-mini"),
@@ -80,5 +80,5 @@ def test_the_usual_model_call_is_remembered_also_with_a_feature_stated(session: 
 )
 def test_a_step_that_is_stated_wrongly_is_refused_as_ever(session: Session, what: Any) -> None:
     assert session.link.remembered.find(session, "llm", what) is None
-    with pytest.raises(Exception, match="nonsense|max_output_tokens|count"):
+    with pytest.raises(Exception, match=r"nonsense|max_output_tokens|count"):
         session.reserve("llm", **what)
