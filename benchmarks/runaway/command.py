@@ -104,7 +104,7 @@ def table(summary: list[dict[str, Any]]) -> Table:
         )
         made.add_row(
             line["scenario"], line["policy"], str(line["runs"]), f"{mean:.2f} % [{low:.2f}, {high:.2f}]", f"{p99:.1f} %",
-            f"{most:.1f} %", f"{line['useful_per_credit']:.0f}", f"{line['false_stops']}/{line['runs']}",
-            f"{line['waste_credits']:.4f}", f"{line['decision_us']:.0f}",
+            f"{most:.1f} %", f"{line['useful_per_credit_mean']:.0f}", f"{line['false_stops']}/{line['runs']}",
+            f"{line['waste_credits_mean']:.4f}", f"{line['decision_us']:.0f}",
         )  # fmt: skip
     return made

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,6 +136,22 @@ def run(wanted: Sequence[Cell], shelf: Shelf, *, workers: int, parallel: str, on
             shelf.put(waiting[name], *found.pop(name))
 
 
+def processes(workers: int) -> ProcessPoolExecutor:
+    """A pool that ends with this process, also when it is killed."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 Done = Iterator[tuple[str, list[Row], list[Timing]]]
 
 
@@ -143,7 +160,7 @@ def _by_processes(tasks: Sequence[tuple[str, Block]], workers: int) -> Done:
         for name, block in tasks:
             yield (name, *play_block(block))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with processes(workers) as pool:
         waiting = {pool.submit(play_block, block): name for name, block in tasks}
         for future in as_completed(waiting):
             yield (waiting.pop(future), *future.result())

@@ -12,23 +12,33 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from agentbudget.catalog.terms import Breaker
+from benchmarks.record import commit, machine
 from benchmarks.runaway import traffic
 from benchmarks.runaway.catalogue import POLICIES, own
-from benchmarks.runaway.guard import Policy
+from benchmarks.runaway.grid import processes, version
+from benchmarks.runaway.guard import Policy, Setting
 from benchmarks.runaway.measures import Row, play
+from benchmarks.runaway.ours import OursPolicy
 from benchmarks.runaway.provider import MESSAGE_BYTES, MESSAGE_TOKENS, Prompt
+from benchmarks.runaway.report import put
+from benchmarks.runaway.results import PLACE
 from benchmarks.runaway.scenario import Scenario
+from benchmarks.runaway.statistics import share_of
 from benchmarks.runaway.steps import Call, Join, Pause, Program, Spawn, Tool
 from benchmarks.runaway.world import Task
 
@@ -131,6 +141,89 @@ def _service(requests: Sequence[Request], estimate: Any) -> Callable[[Task], Pro
     return program
 
 
+# --- what came of it ------------------------------------------------------------------------------------------------
+
+
+def _repeats(most: int, setting: Setting) -> dict[str, Any]:
+    return {"breaker": Breaker(repeat=(most, 10))}
+
+
+REPEATS: Final = {
+    f"repeat_{most}": OursPolicy(
+        f"repeat_{most}", f"agentbudget, breaker at {most} of the same in 10", partial(_repeats, most)
+    )
+    for most in (2, 3, 4, 5)
+}
+"""Loop breakers of four severities, for traces that name the arguments of tools: what they stop of honest work."""
+LARGEST: Final = TIMES[-1]
+
+
+class Tally(Struct, frozen=True):
+    """What a policy did to the runs of a file at so many times their true cost. ``work``: the share of the useful work that
+    was done; ``over``: what was billed beyond the budgets, both in per cent; ``low``, ``high``: exact bounds of the share of
+    runs that were not finished."""
+
+    policy: str
+    times: float
+    runs: int
+    finished: int
+    low: float
+    high: float
+    work: float
+    over: float
+
+
+@cache
+def _known(path: Path, most: int, estimate: str) -> list[Scenario]:
+    return scenarios(path, most, estimate)
+
+
+def play_run(path: Path, most: int, estimate: str, at: int, names: Sequence[str]) -> list[tuple[str, Row]]:
+    """A run of the file under each policy at each budget; breakers at the largest one, where nothing else has a reason to stop
+    it."""
+    scenario = _known(path, most, estimate)[at]
+    found = [(name, replayed(scenario, times, POLICIES[name])) for name in names for times in TIMES]
+    if path.suffix == ".jsonl":
+        found += [(name, replayed(scenario, LARGEST, policy)) for name, policy in REPEATS.items()]
+    return found
+
+
+def replayed(scenario: Scenario, times: float, policy: Policy) -> Row:
+    """One run at so many times its true cost."""
+    return play(scenario, {"times": times}, policy, 0).row
+
+
+def tallied(rows: Iterable[tuple[str, Row]]) -> list[Tally]:
+    """By policy and budget, in the order in which they came."""
+    cells: dict[tuple[str, float], list[Row]] = {}
+    for name, row in rows:
+        cells.setdefault((name, float(row.params.partition("=")[2])), []).append(row)
+    whole = max(sum(row.useful for row in each) for each in cells.values())
+    found = []
+    for (name, times), runs in cells.items():
+        finished = sum(row.completed for row in runs)
+        stopped = share_of(len(runs) - finished, len(runs))
+        work = 100 * sum(row.useful for row in runs) / whole
+        over = 100 * sum(row.overspend for row in runs) / sum(row.budget for row in runs)
+        found.append(
+            Tally(
+                name,
+                times,
+                len(runs),
+                finished,
+                round(stopped.low, 4),
+                round(stopped.high, 4),
+                round(work, 1),
+                round(over, 2),
+            )
+        )
+    return found
+
+
+def title(name: str) -> str:
+    return (POLICIES.get(name) or REPEATS[name]).title
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -143,55 +236,110 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--estimate", choices=("bound", "exact"), default="bound", help="what callers know of their input"
     )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="write a line a run to this .csv")
+    parser.add_argument("--keep", type=Path, help="write a line a policy and budget to a .csv in this folder")
+    parser.add_argument("--readme", type=Path, help="put what the folder of --keep has between this file's markers")
 
 
 def run(options: argparse.Namespace) -> int:
     """0; 2 for a file of neither format."""
+    path, most, estimate = options.path, options.runs, options.estimate
     try:
-        found = scenarios(options.path, options.runs, options.estimate)
+        count = len(_known(path, most, estimate))
     except ValueError as error:
         print(f"benchmarks replay: {error}", file=sys.stderr)
         return 2
-    names = options.policy or own()
+    ask = partial(play_run, path, most, estimate, names=options.policy or own())
     console = Console(file=sys.stderr)
-    rows: dict[tuple[str, float], list[Row]] = {}
-    for scenario in track(found, "runs", console=console):
-        for name in names:
-            for params in scenario.grid:
-                rows.setdefault((name, params["times"]), []).append(replayed(scenario, params["times"], POLICIES[name]))
-    Console(width=150 if not sys.stdout.isatty() else None).print(table(rows, options.path.name))
+    rows: list[tuple[str, Row]] = []
+    for some in track(_played(ask, count, options.workers), "runs", total=count, console=console):
+        rows += some
+    tallies = tallied(rows)
+    Console(width=150 if not sys.stdout.isatty() else None).print(table(tallies, path.name))
     if options.out is not None:
-        _write(options.out, [row for each in rows.values() for row in each])
+        _write(options.out, [msgspec.to_builtins(row) for _, row in rows])
+    if options.keep is not None:
+        _keep(options.keep, path.stem if estimate == "bound" else f"{path.stem}-{estimate}", tallies)
+        if options.readme is not None:
+            put(options.readme, markdown(options.keep), "replay")
     return 0
 
 
-def replayed(scenario: Scenario, times: float, policy: Policy) -> Row:
-    """One run at so many times its true cost."""
-    return play(scenario, {"times": times}, policy, 0).row
+def _keep(folder: Path, name: str, tallies: Sequence[Tally]) -> None:
+    """The tallies, and where they were played."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{name}.csv", [msgspec.to_builtins(tally) for tally in tallies])
+    path = folder / PLACE
+    places = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    places[name] = {"commit": commit(), "version": version(), "machine": machine()}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(places, order="sorted"), indent=1) + b"\n")
 
 
-def table(rows: dict[tuple[str, float], list[Row]], name: str) -> Table:
+def _played(ask: Callable[..., list[tuple[str, Row]]], count: int, workers: int) -> Iterator[list[tuple[str, Row]]]:
+    if workers <= 1:
+        yield from map(ask, range(count))
+        return
+    with processes(workers) as pool:
+        yield from pool.map(ask, range(count))
+
+
+def table(tallies: Sequence[Tally], name: str) -> Table:
     """Runs finished, and the share of the work that was done; at 4 times its cost nobody has a reason to stop a run."""
     made = Table(
         "policy",
         *(f"at {times:g} x" for times in TIMES),
         title=f"{name}: runs finished (share of the work done; past the budget)",
     )
-    for policy in dict.fromkeys(policy for policy, _ in rows):
-        made.add_row(policy, *(_cell(rows[policy, times], rows) for times in TIMES))
+    for policy in dict.fromkeys(tally.policy for tally in tallies):
+        by_times = {tally.times: tally for tally in tallies if tally.policy == policy}
+        made.add_row(policy, *(_cell(by_times.get(times)) for times in TIMES))
     return made
 
 
-def _cell(runs: Sequence[Row], rows: dict[tuple[str, float], list[Row]]) -> str:
-    finished = sum(row.completed for row in runs)
-    whole = max(sum(row.useful for row in each) for each in rows.values())
-    over = 100 * sum(row.overspend for row in runs) / sum(row.budget for row in runs)
-    return f"{finished}/{len(runs)} ({100 * sum(row.useful for row in runs) / whole:.1f} %; {over:.2f} %)"
+def _cell(tally: Tally | None) -> str:
+    return "" if tally is None else f"{tally.finished}/{tally.runs} ({tally.work:.1f} %; {tally.over:.2f} %)"
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
+def markdown(folder: Path) -> str:
+    """Each kept file: policies that did the same are one line."""
+    lines = [
+        f"| traffic | policy | {' | '.join(f'{times:g} x' for times in TIMES)} |",
+        f"|---|---|{'---:|' * len(TIMES)}",
+    ]
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            tallies = msgspec.convert(list(csv.DictReader(file)), list[Tally], strict=False)
+        same: dict[tuple[str, ...], list[str]] = {}
+        for policy in dict.fromkeys(tally.policy for tally in tallies):
+            by_times = {tally.times: tally for tally in tallies if tally.policy == policy}
+            cells = tuple(_brief(by_times.get(times)) for times in TIMES)
+            same.setdefault(cells, []).append(title(policy))
+        first = f"`{path.stem}`, {tallies[0].runs} runs"
+        for cells, titles in same.items():
+            lines.append(f"| {first} | {_together(titles)} | {' | '.join(cells)} |")
+            first = ""
+    return "\n".join(lines)
+
+
+def _brief(tally: Tally | None) -> str:
+    if tally is None:
+        return ""
+    over = f", +{tally.over:.1f} %" if tally.over >= 0.05 else ""
+    return f"{100 * tally.finished / tally.runs:.0f} % ({tally.work:.0f} %{over})"
+
+
+def _together(titles: Sequence[str]) -> str:
+    """Names, a family's once."""
+    families: dict[str, list[str]] = {}
+    for one in titles:
+        family, _, rest = one.partition(", ")
+        families.setdefault(family, []).append(rest)
+    return "; ".join(f"{family}: {', '.join(rests)}" if rests[0] else family for family, rests in families.items())
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(Row.__struct_fields__), lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(msgspec.to_builtins(row) for row in rows)
+        writer.writerows(rows)

@@ -8,7 +8,7 @@ import csv
 import html
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,26 +17,35 @@ from benchmarks.runaway.catalogue import POLICIES, SCENARIOS
 from benchmarks.runaway.measures import label
 
 CAPTIONS: Final = {
-    "overspend": "Overspend by policy, over all faults.",
+    "overspend": "Overspend by policy, over the faults that all of them can express.",
     "frontier": "Overspend against useful work: up and to the left is better.",
     "survival": "Survival of healthy sessions against their budget.",
     "session": "One session, step by step.",
 }
-START, END = "<!-- runaway -->", "<!-- /runaway -->"
 SHOWN: Final = ("none", "step_count", "post_hoc", "check_then_act", "soft_alert", "agentbudget_leased")
 FIRST: Final = ("tool_loop", "race", "low_estimates", "healthy_bursty")
 """What the README shows of it: two faults that we win, one that nobody wins, and honest work that we stop."""
+BESIDE, ABREAST = ("none", "agentbudget_leased"), 9
+"""What stands in each table of peers, and how many of them do."""
 STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;"
-    "font-size:13px}td,th{border-bottom:1px solid #ddd;padding:.2rem .6rem;text-align:right}td:nth-child(-n+3),th:nth-child(-n+3)"
-    "{text-align:left}img{max-width:100%}code{background:#f3f3f3}"
+    "font-size:12px}td,th{border-bottom:1px solid #ddd;padding:.15rem .5rem;text-align:right;white-space:nowrap}th{white-space:"
+    "normal;vertical-align:bottom}td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}img{max-width:100%}div{overflow-x:auto}"
+    "td:nth-child(2){position:sticky;left:0;background:#fff}"
+    "code{background:#f3f3f3}"
 )
 COLUMNS: Final = (
-    "scenario", "params", "policy", "runs", "overspend_percent_mean", "overspend_percent_low", "overspend_percent_high",
-    "overspend_percent_p99", "overspend_percent_most", "over_runs", "over_share_high", "useful", "useful_per_credit", "completed",
-    "false_stops", "false_denials", "affordable", "lag_steps", "waste_credits", "held_runs", "wrong_books", "difference_credits",
-    "overspend_vs_leased_mean", "useful_vs_leased_mean", "decision_us", "run_ms",
+    ("parameters", "params"), ("policy", "policy"), ("runs", "runs"), ("past the budget, %", "overspend_percent*"),
+    ("p99", "overspend_percent_p99"), ("most", "overspend_percent_most"), ("credits past it", "overspend_credits*"),
+    ("runs past it", "over_runs/"), ("useful", "useful"), ("useful a credit", "useful_per_credit*"), ("finished", "completed"),
+    ("false stops", "false_stops/"), ("false denials", "false_denials"), ("affordable, refused", "affordable"),
+    ("lag, steps", "lag_steps*"), ("lag, credits", "lag_credits*"), ("waste, credits", "waste_credits*"),
+    ("runs that leave a hold", "held_runs/"), ("wrong books", "wrong_books/"), ("booked less billed", "difference_credits"),
+    ("past it, less leased's", "overspend_vs_leased*"), ("useful, less leased's", "useful_vs_leased*"),
+    ("waste, less leased's", "waste_vs_leased*"), ("us a decision", "decision_us"), ("slowest, us", "slowest_us"),
+    ("ms a run", "run_ms"),
 )  # fmt: skip
+"""Heading and column of summary.csv. ``*``: a mean with its interval; ``/``: a count with its bounds, in per cent of the runs."""
 
 
 def add(commands: Any) -> None:
@@ -71,10 +80,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def put(readme: Path, table: str) -> None:
-    """The table in the place of the last one."""
-    before, _, rest = readme.read_text("utf-8").partition(START)
-    readme.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+def put(readme: Path, table: str, name: str = "runaway") -> None:
+    """The table in the place of the last one. Raises ValueError where no place is marked."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = readme.read_text("utf-8").partition(start)
+    if not found:
+        raise ValueError(f"{readme} has no {start}")
+    readme.write_text(f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 def keep(folder: Path, kept: Path) -> None:
@@ -88,13 +100,23 @@ def keep(folder: Path, kept: Path) -> None:
 def headline(summary: Sequence[dict[str, str]], place: dict[str, Any]) -> str:
     """Markdown: what is billed beyond the budget by policy; of honest work, what is stopped wrongly."""
     cells = {(line["scenario"], line["policy"]): line for line in summary if _is_default(line)}
-    peers = [name for name, policy in POLICIES.items() if policy.family == "peer"]
-    names = [policy for policy in (*SHOWN, *peers) if any(key[1] == policy for key in cells)]
     runs = max(int(line["runs"]) for line in cells.values())
     what = f"billed beyond the budget: mean (most) of {runs} seeds at {place['commit']}"
+    there = [policy for policy in POLICIES if any(key[1] == policy for key in cells)]
+    peers = [policy for policy in there if POLICIES[policy].family == "peer"]
+    if not peers:
+        return _table(what, cells, [policy for policy in SHOWN if policy in there], FIRST)
+    beside = [policy for policy in BESIDE if policy in there]
+    parts = [peers[first : first + ABREAST] for first in range(0, len(peers), ABREAST)]
+    return "\n\n".join(_table(what, cells, [*beside, *part], SCENARIOS) for part in parts)
+
+
+def _table(
+    what: str, cells: dict[tuple[str, str], dict[str, str]], names: Sequence[str], scenarios: Iterable[str]
+) -> str:
     lines = [f"| {what} | {' | '.join(POLICIES[name].title for name in names)} |", f"|---|{'---:|' * len(names)}"]
-    for scenario in (SCENARIOS[name] for name in (SCENARIOS if set(names) & set(peers) else FIRST)):
-        if (scenario.name, names[0]) in cells:
+    for scenario in (SCENARIOS[name] for name in scenarios):
+        if any((scenario.name, name) in cells for name in names):
             shown = [_shown(cells.get((scenario.name, name)), honest=scenario.honest) for name in names]
             times = scenario.grid[0].get("times")
             words = (
@@ -133,18 +155,35 @@ def page(summary: Sequence[dict[str, str]], place: dict[str, Any], pictures: Seq
     for path in pictures:
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f"<h2>{CAPTIONS[path.stem]}</h2><img alt='{path.stem}' src='data:image/png;base64,{data}'>")
-    parts.append("<h2>Scenarios</h2>")
-    for name in dict.fromkeys(line["scenario"] for line in summary):
-        scenario = SCENARIOS[name]
-        words = html.escape(f"{scenario.fault} {scenario.provenance}").replace("**", "")
-        parts.append(f"<p><b>{html.escape(scenario.title)}</b> (<code>{name}</code>). {words}</p>")
     parts.append(
-        "<h2>Cells</h2><p>A line a cell; the whole of it is in summary.csv, each run in runs.csv.</p><table><tr>"
+        "<h2>Scenarios</h2><p>A line a cell, with intervals of 95 % (of a count: in per cent of the runs); <i>less "
+        "leased's</i>: the paired difference to agentbudget leased. All of it is in summary.csv, each run in runs.csv.</p>"
     )
-    parts += [f"<th>{name}</th>" for name in COLUMNS]
-    for line in summary:
-        parts.append(f"<tr>{''.join(f'<td>{_short(line[name])}</td>' for name in COLUMNS)}")
-    return "".join([*parts, "</table>\n"])
+    for name in dict.fromkeys(line["scenario"] for line in summary):
+        parts.append(_section(name, [line for line in summary if line["scenario"] == name]))
+    return "".join([*parts, "\n"])
+
+
+def _section(name: str, lines: Sequence[dict[str, str]]) -> str:
+    """A scenario: what goes wrong, where it was seen, and its cells."""
+    scenario = SCENARIOS[name]
+    words = html.escape(f"{scenario.fault} {scenario.provenance}").replace("**", "")
+    parts = [f"<h3>{html.escape(scenario.title)} <code>{name}</code></h3><p>{words}</p><div><table><tr>"]
+    parts += [f"<th>{heading}</th>" for heading, _ in COLUMNS]
+    for line in lines:
+        parts.append(f"<tr>{''.join(f'<td>{_cell(line, column)}</td>' for _, column in COLUMNS)}")
+    return "".join([*parts, "</table></div>"])
+
+
+def _cell(line: dict[str, str], column: str) -> str:
+    if column.endswith("*"):
+        mean, low, high = (_short(line[f"{column[:-1]}_{end}"]) for end in ("mean", "low", "high"))
+        return mean if low == high else f"{mean} [{low}, {high}]"
+    if column.endswith("/"):
+        name = column[:-1]
+        low, high = (f"{100 * float(line[f'{name}_{end}']):.3g}" for end in ("low", "high"))
+        return f"{line[name]} ({low} to {high} %)"
+    return _short(line[column])
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.record import commit, machine
 from benchmarks.runaway.grid import Cell, Shelf
 from benchmarks.runaway.measures import Row, Timing
+from benchmarks.runaway.scenario import CREDIT
 from benchmarks.runaway.statistics import mean_of, paired, share_of
 
 RUNS, TIMINGS, SUMMARY, PLACE = "runs.csv", "timings.csv", "summary.csv", "environment.json"
@@ -29,8 +30,11 @@ def write(out: Path, wanted: Sequence[Cell], shelf: Shelf) -> list[dict[str, Any
     _csv(out / RUNS, rows)
     _csv(out / TIMINGS, timings)
     found = summary(rows, timings)
-    _table(out / SUMMARY, found)
-    place = {"commit": commit(), "version": shelf.version, "machine": machine(), "runs": len(rows)}
+    _table(out / SUMMARY, [_short(line) for line in found])
+    cpu_seconds = round(sum(timing.cpu_ns for timing in timings) / 1e9)
+    place = {
+        "commit": commit(), "version": shelf.version, "machine": machine(), "runs": len(rows), "cpu_seconds": cpu_seconds
+    }  # fmt: skip
     (out / PLACE).write_bytes(msgspec.json.format(msgspec.json.encode(place), indent=1) + b"\n")
     return found
 
@@ -65,6 +69,11 @@ def _table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def _short(line: dict[str, Any]) -> dict[str, Any]:
+    """Six digits of each quotient: more would say more than the runs do."""
+    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()}
+
+
 def by_cell(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """(scenario, parameters, policy) -> its runs, by seed."""
     found: dict[tuple[str, str, str], list[Row]] = {}
@@ -82,48 +91,63 @@ def summary(rows: Sequence[Row], timings: Sequence[Timing]) -> list[dict[str, An
     return [_line(key, runs, cells.get((*key[:2], REFERENCE)), slow[key]) for key, runs in cells.items()]
 
 
+_ENDS: Final = ("mean", "low", "high", "p99", "most")
+PAIRED: Final = ("overspend_percent", "useful", "waste")
+"""What is compared with agentbudget leased, seed by seed."""
+
+
 def _line(
     key: tuple[str, str, str], runs: list[Row], reference: list[Row] | None, timings: list[Timing]
 ) -> dict[str, Any]:
     count = len(runs)
     line: dict[str, Any] = dict(zip(("scenario", "params", "policy"), key, strict=True)) | {"runs": count}
-    over = mean_of([row.overspend_percent for row in runs])
-    passed = share_of(sum(row.overspend > 0 for row in runs), count)
-    false_stops = share_of(sum(row.false_stop for row in runs), count)
-    useful = mean_of([row.useful_per_credit for row in runs])
-    line |= _named("overspend_percent", over) | {
-        "overspend_credits": mean_of([row.overspend / 1e9 for row in runs]).mean
-    }
-    line |= {"over_runs": passed.count, "over_share_low": passed.low, "over_share_high": passed.high}
-    line |= {"useful": sum(row.useful for row in runs) / count, "useful_per_credit": useful.mean}
-    line |= {"useful_per_credit_low": useful.low, "useful_per_credit_high": useful.high}
-    line |= {"completed": sum(row.completed for row in runs), "false_stops": false_stops.count}
-    line |= {"false_stop_low": false_stops.low, "false_stop_high": false_stops.high}
-    for name in ("false_denials", "affordable", "lag_steps"):
+    for name, each in _measured(runs).items():
+        line |= _named(name, each, _ENDS)
+    line |= _bounded("over_runs", sum(row.overspend > 0 for row in runs), count)
+    line["useful"] = sum(row.useful for row in runs) / count
+    line |= _named("useful_per_credit", [row.useful_per_credit for row in runs], _ENDS[:3])
+    line["completed"] = sum(row.completed for row in runs)
+    line |= _bounded("false_stops", sum(row.false_stop for row in runs), count)
+    for name in ("false_denials", "affordable"):
         line[name] = sum(getattr(row, name) for row in runs) / count
-    for name in ("lag", "waste", "affordable_credits"):
-        line[f"{name.removesuffix('_credits')}_credits"] = sum(getattr(row, name) for row in runs) / count / 1e9
-    line |= {
-        "held_runs": sum(row.held > 0 for row in runs),
-        "wrong_books": sum(not row.is_booked_right for row in runs),
-    }
-    line["difference_credits"] = sum(row.difference for row in runs) / count / 1e9
-    if reference is not None and [row.seed for row in reference] == [row.seed for row in runs]:
-        line |= _named("overspend_vs_leased", _against(runs, reference, "overspend_percent"))
-        line |= _named("useful_vs_leased", _against(runs, reference, "useful"))
-    else:
-        line |= dict.fromkeys((f"{what}_vs_leased_{end}" for what in ("overspend", "useful") for end in _ENDS), "")
+    line["affordable_credits"] = sum(row.affordable_credits for row in runs) / count / CREDIT
+    line |= _bounded("held_runs", sum(row.held > 0 for row in runs), count)
+    line |= _bounded("wrong_books", sum(not row.is_booked_right for row in runs), count)
+    line["difference_credits"] = sum(row.difference for row in runs) / count / CREDIT
+    is_paired = reference is not None and [row.seed for row in reference] == [row.seed for row in runs]
+    for name in PAIRED:
+        line |= _against(name, runs, reference if is_paired else None)
     line["decision_us"] = sorted(timing.decision_ns for timing in timings)[count // 2] / 1e3
+    line["slowest_us"] = max(timing.slowest_ns for timing in timings) / 1e3
     line["run_ms"] = sum(timing.run_ns for timing in timings) / count / 1e6
     return line
 
 
-_ENDS: Final = ("mean", "low", "high", "p99", "most")
+def _measured(runs: list[Row]) -> dict[str, list[float]]:
+    """What is shown with its interval, 99th percentile and largest value."""
+    return {
+        "overspend_percent": [row.overspend_percent for row in runs],
+        "overspend_credits": [row.overspend / CREDIT for row in runs],
+        "lag_steps": [row.lag_steps for row in runs],
+        "lag_credits": [row.lag / CREDIT for row in runs],
+        "waste_credits": [row.waste / CREDIT for row in runs],
+    }
 
 
-def _named(name: str, mean: Any) -> dict[str, float]:
-    return {f"{name}_{end}": getattr(mean, end) for end in _ENDS}
+def _named(name: str, values: Sequence[float], ends: Sequence[str]) -> dict[str, float]:
+    found = mean_of(values)
+    return {f"{name}_{end}": getattr(found, end) for end in ends}
 
 
-def _against(runs: list[Row], reference: list[Row], name: str) -> Any:
-    return paired([getattr(row, name) for row in runs], [getattr(row, name) for row in reference])
+def _bounded(name: str, count: int, runs: int) -> dict[str, float]:
+    share = share_of(count, runs)
+    return {name: count, f"{name}_low": share.low, f"{name}_high": share.high}
+
+
+def _against(name: str, runs: list[Row], reference: list[Row] | None) -> dict[str, Any]:
+    named, ends = f"{name.partition('_')[0]}_vs_leased", _ENDS[:3]
+    if reference is None:
+        return {f"{named}_{end}": "" for end in ends}
+    unit = CREDIT if name == "waste" else 1
+    found = paired(*([getattr(row, name) / unit for row in each] for each in (runs, reference)))
+    return {f"{named}_{end}": getattr(found, end) for end in ends}

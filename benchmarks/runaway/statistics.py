@@ -3,7 +3,8 @@ library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from math import exp, lgamma, log
 from random import Random
 from typing import Final
@@ -51,6 +52,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Mean:
     return mean_of([value - other for value, other in zip(values, others, strict=True)])
 
 
+@cache
 def share_of(count: int, runs: int) -> Share:
     """Exact (Clopper and Pearson 1934), by halving the interval of the binomial's tail."""
     tail = (1 - LEVEL) / 2
@@ -59,7 +61,7 @@ def share_of(count: int, runs: int) -> Share:
     return Share(count, runs, low, high)
 
 
-def _root(rising, target: float) -> float:  # type: ignore[no-untyped-def]
+def _root(rising: Callable[[float], float], target: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -34,7 +34,7 @@ MOST_TIMES: Final = 25
 """Where the lab ends a run that nobody else ends: at so many times the budget."""
 MOST_STEPS: Final = 2_000
 CHUNK_TOKENS: Final = 16
-MOST_REFUSALS: Final = 200
+MOST_REFUSALS: Final = 100
 """Refusals after which an agent that ignores them is let go: what it would do has been seen by then."""
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -21,7 +22,6 @@ from benchmarks.runaway import grid, provider, results, statistics, traffic
 from benchmarks.runaway.catalogue import HERE, POLICIES, SCENARIOS
 from benchmarks.runaway.command import OURS, broken_promises
 from benchmarks.runaway.measures import Played, play
-from benchmarks.runaway.peers import child
 from benchmarks.runaway.peers.policy import PeerPolicy
 
 SEED = 7
@@ -202,6 +202,33 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, capsys: pyt
     assert "race" in capsys.readouterr().out
 
 
+def test_a_run_that_was_killed_goes_on_where_it_was_and_comes_to_the_same(tmp_path: Path) -> None:
+    """Killed with -9 once the first cell is on disk; its workers end with it."""
+    names = ("none", "post_hoc", "agentbudget_leased", "agentbudget_strict")
+    ask = ["runaway", "--scenario", "ping_pong", "--seeds", "5", "--workers", "2"]
+    ask += [part for name in names for part in ("--policy", name)]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *ask, "--out", str(tmp_path / "killed")],
+        cwd=command.HERE.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    parts = tmp_path / "killed" / "parts"
+    while not (parts.exists() and list(parts.glob("*.json"))):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.stderr is not None
+    killed.stderr.read()  # the workers hold its other end: it comes to its end when they have ended
+    killed.wait()
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.json")}
+    assert 0 < len(kept) < 8
+    assert command.main([*ask, "--out", str(tmp_path / "killed")]) == 0
+    assert command.main([*ask, "--out", str(tmp_path / "whole")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (tmp_path / "killed" / "runs.csv").read_bytes() == (tmp_path / "whole" / "runs.csv").read_bytes()
+
+
 def test_what_is_played_when_nobody_says_which_is_every_policy_but_the_peers(tmp_path: Path) -> None:
     ask = ["runaway", "--scenario", "race", "--seeds", "1", "--default-only", "--workers", "1", "--out", str(tmp_path)]
     assert command.main(ask) == 0
@@ -243,35 +270,3 @@ def test_an_interval_holds_its_mean_and_pairs_cancel_what_they_share() -> None:
     found = statistics.paired(shifted, base)
     assert 0.9 < found.low < found.mean < found.high < 1.1
     assert statistics.mean_of([2.0] * 30) == statistics.Mean(2, 2, 2, 2, 2)
-
-
-class Shouting:
-    """A peer that refuses the third step, and raises after the first."""
-
-    def __init__(self, budget: float) -> None:
-        self.budget, self.begun = budget, 0
-
-    def before(self, step: dict[str, float]) -> str:
-        self.begun += 1
-        return "no" if self.begun == 3 else ""
-
-    def after(self, step: dict[str, float], cost: float | None, failure: str) -> str:
-        return "raised" if self.begun == 1 else ""
-
-    def books(self) -> tuple[float, float]:
-        return self.budget, 0.0
-
-
-def test_what_a_peer_raises_after_a_call_its_agent_meets_once_at_the_next() -> None:
-    desk = child.Desk(Shouting)
-    step = {"ask": "before", "name": "main", "step": {"id": 1, "estimate": 0.1}}
-    desk.answer({"ask": "open", "budget": 1.5})
-    assert desk.answer(step) == ""
-    desk.answer({"ask": "after", "name": "main", "step": step["step"], "cost": 0.1, "failure": ""})
-    assert [desk.answer(step) for _ in range(4)] == ["raised", "", "no", ""]
-    assert desk.answer({"ask": "close"}) == (1.5, 0.0)
-
-
-def test_cells_that_a_peer_cannot_express_are_left_out() -> None:
-    names = {cell.scenario for cell in grid.cells(sorted(SCENARIOS), ["peer_token_budget"], 1)}
-    assert set(SCENARIOS) - names == {"topup_cut", "worker_crash", "owner_crash", "shared_wallet"}

@@ -72,7 +72,29 @@ def test_the_command_prints_a_table_and_writes_a_line_a_run(
     out = tmp_path / "out.csv"
     assert command.main(["replay", str(agent), "--policy", "post_hoc", "--policy", "none", "--out", str(out)]) == 0
     assert "2/2 (100.0 %" in capsys.readouterr().out
-    assert len(out.read_text("utf-8").splitlines()) == 1 + 2 * 2 * 5
+    assert len(out.read_text("utf-8").splitlines()) == 1 + 2 * (2 * 5 + len(replay.REPEATS))
+
+
+def test_breakers_count_the_honest_repeats_that_they_stop_at_their_own_number(agent: Path) -> None:
+    """The run asks the same thing six times, with room for it."""
+    rows = [row for _, row in replay.play_run(agent, 1, "bound", 0, ["none"])[-len(replay.REPEATS) :]]
+    assert [(row.policy, row.false_stop) for row in rows] == [(name, True) for name in replay.REPEATS]
+    assert [row.useful for row in rows] == [2, 3, 4, 5]
+
+
+def test_what_is_kept_of_a_file_makes_the_table_of_the_readme(agent: Path, service: Path, tmp_path: Path) -> None:
+    readme, kept = tmp_path / "README.md", tmp_path / "kept"
+    readme.write_text("before\n<!-- replay -->\nold\n<!-- /replay -->\nafter\n", "utf-8")
+    for path in (agent, service):
+        ask = ["replay", str(path), "--policy", "none", "--policy", "soft_alert", "--policy", "agentbudget_leased"]
+        assert command.main([*ask, "--workers", "1", "--keep", str(kept), "--readme", str(readme)]) == 0
+    text = readme.read_text("utf-8")
+    assert {path.name for path in kept.iterdir()} == {"agent.csv", "service.csv", "environment.json"}
+    assert set(json.loads((kept / "environment.json").read_bytes())) == {"agent", "service"}
+    assert "| `agent`, 2 runs | none; soft alert | 100 % (100 %) | 100 % (100 %) |" in text
+    assert "|  | agentbudget: leased | 0 % (33 %) | 0 % (50 %) | 0 % (67 %) | 100 % (100 %) | 100 % (100 %) |" in text
+    assert "old" not in text
+    assert text.endswith("<!-- /replay -->\nafter\n")
 
 
 def test_another_format_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

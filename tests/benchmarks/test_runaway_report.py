@@ -36,12 +36,12 @@ def test_the_page_stands_alone_and_names_every_cell(folder: Path) -> None:
 def test_the_headline_is_put_between_the_markers_and_shows_what_we_lose(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n", "utf-8")
+    readme.write_text("before\n<!-- runaway -->\nold\n<!-- /runaway -->\nafter\n", "utf-8")
     assert command.main(["report", str(folder), "--readme", str(readme), "--keep", str(tmp_path / "kept")]) == 0
     text = readme.read_text("utf-8")
-    assert text.startswith(f"before\n{report.START}\n| billed beyond the budget: mean (most) of 2 seeds")
+    assert text.startswith("before\n<!-- runaway -->\n| billed beyond the budget: mean (most) of 2 seeds")
     assert (tmp_path / "kept" / "summary.csv").read_bytes() == (folder / "summary.csv").read_bytes()
-    assert text.endswith(f"{report.END}\nafter\n")
+    assert text.endswith("<!-- /runaway -->\nafter\n")
     assert "old" not in text
     race = next(line for line in text.splitlines() if line.startswith("| Check-then-act race |"))
     assert race.endswith("| 0 |")

@@ -34,5 +34,5 @@ SCENARIO = Scenario(
     provenance="Issues of claude-code tell of 188 agents in a minute, of 361, of 905, and of 600 dollars (#68110, #69332, "
     "#72566, "
     "#69395, #72732). Here it is 121 or 341 agents within a minute of virtual time.",
-    grid=({"budget": "0.05", "width": 3}, {"budget": "0.05", "width": 4}), program=program, budget=dollars,
+    grid=({"budget": "0.02", "width": 3}, {"budget": "0.02", "width": 4}), program=program, budget=dollars,
 )  # fmt: skip

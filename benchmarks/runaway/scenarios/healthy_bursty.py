@@ -17,21 +17,21 @@ def reader(task: Task) -> Program:
 
 
 def program(task: Task) -> Program:
-    """Six bursts of eight to twelve readers, a minute apart."""
+    """Three bursts of eight to twelve readers, twenty seconds apart."""
     whole = True
-    for _ in range(6):
+    for _ in range(3):
         children = []
         for _ in range(task.rng.randrange(8, 13)):
             children.append((yield Spawn(reader)))
         answers = yield Join(tuple(children))
         whole = whole and None not in children and all(answers)
-        yield Pause(60_000_000)
+        yield Pause(20_000_000)
     return whole
 
 
 SCENARIO = Scenario(
     name="healthy_bursty", title="Healthy bursty session",
-    fault="None: sixty short calls in six bursts. The budget is 1, 1.25, 1.5, 2 or 4 times their true cost.",
+    fault="None: thirty short calls in three bursts. The budget is 1, 1.25, 1.5, 2 or 4 times their true cost.",
     provenance="Sizes are those of Azure's code service (2023), where bursts of a dozen requests within a second are ordinary.",
     grid=(
         {"times": 1.25, "estimate": "bound"}, {"times": 1, "estimate": "bound"}, {"times": 1.5, "estimate": "bound"},

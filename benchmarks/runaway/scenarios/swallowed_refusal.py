@@ -19,7 +19,7 @@ def program(task: Task) -> Program:
 
 SCENARIO = Scenario(
     name="swallowed_refusal", title="Swallowed refusal",
-    fault="The agent's code catches every exception and tries again, 200 times.",
+    fault="The agent's code catches every exception and tries again, a hundred times.",
     provenance="`except Exception: continue` around a model call, as in many agent loops. In this project's own study of "
     "peers 200 "
     "such attempts brought three libraries to ten times the budget, since they drop the cost that raised.",
