@@ -120,13 +120,17 @@ def cut(step: Step, error: BaseException) -> End:
 
 
 def _left(step: Step, name: str | None) -> SettleHold:
-    """A step that ends before its work did: at the largest usage that it stated, else at a guess: of a stream, its input and
-    what came. A settlement still corrects a guess."""
+    """A step that ends before its work did: at the largest usage that it stated, where no more output came; else at a guess, at
+    most what is held: of a stream, its input and what came. A settlement still corrects a guess."""
     priced, lease, seen = step._priced, step._lease, None if step._meter is None else step._meter.seen
-    if seen is not None:
-        whole = seen if seen.output_tokens >= step._came else replace(seen, output_tokens=step._came)
-        return settlement(step.id, priced, step._link, whole, None, step._passed_us)
-    nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
+    if seen is not None and seen.output_tokens >= step._came:
+        return settlement(step.id, priced, step._link, seen, None, step._passed_us)
+    nano = priced.amount
+    if seen is not None:  # what it stated, and more output than that, as it was counted here
+        stated, whole = priced.charge(seen)[0], priced.charge(replace(seen, output_tokens=step._came))[0]
+        nano = max(stated, min(nano, whole))
+    elif step._streaming or step._came:
+        nano = came_so_far(priced, step._came)
     used = seconds_of(None, step._passed_us)
     if lease is not None:
         used = priced.measures | used
