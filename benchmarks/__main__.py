@@ -1,5 +1,5 @@
 """``python -m benchmarks speed`` runs the rows and prints the table; ``table`` prints what is recorded; ``scale``
-simulates fleets from it; ``runaway`` is the lab of runaway agents."""
+simulates fleets from it; ``compare`` judges two commits; ``runaway`` is the lab of runaway agents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import record
+from benchmarks.compare import command as compare
 from benchmarks.runaway import command as runaway
 from benchmarks.runaway import replay
 from benchmarks.runaway import report as runaway_report
@@ -25,13 +26,15 @@ SCALE = HERE.parent / "docs" / "scale.md"
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every row that was run keeps its target, 1 otherwise."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.command == "runaway":
         return runaway.run(options)
     if options.command == "replay":
         return replay.run(options)
     if options.command == "report":
         return runaway_report.run(options)
+    if options.command == "compare":
+        return compare.run(options)
     if options.command == "table":
         text = record.table(record.load(options.results))
         record.put_table(README, text) if options.write else print(text)
@@ -53,7 +56,7 @@ def _run(name: str, *, quick: bool, results: Path) -> Row:
     return row
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed", help="run the rows of the speed table")
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     scale = commands.add_parser("scale", help="simulate what owners carry and what fleets need")
     scale.add_argument("--write", action="store_true", help="put it into docs/scale.md")
     scale.add_argument("--seconds", type=float, default=2, help="of virtual time that are watched")
+    compare.add(commands)
     runaway.add(commands)
     replay.add(commands)
     runaway_report.add(commands)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -82,15 +82,15 @@ def _lines(row: Row) -> list[str]:
     for figure in row.figures:
         ratio = row.ratio(figure)
         lines.append(
-            f"  {figure.label:<44} {_short(figure.median):>9} {figure.unit:<10}"
-            f" (min {_short(figure.least)}, p99 {_short(figure.p99)}, n {figure.samples})"
+            f"  {figure.label:<44} {short(figure.median):>9} {figure.unit:<10}"
+            f" (min {short(figure.least)}, p99 {short(figure.p99)}, n {figure.samples})"
             + (f"  {ratio:.2f} x floor" if ratio is not None else "")
         )
     return [*lines, *(f"  {note}" for note in row.notes)]
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: the figures of each row, and below it where and when each was measured."""
+    """Markdown: the figures of each row, and below it where and when each was measured, and what was not."""
     lines = ["| row | figure | median | min | p99 | ratio | target |", "|---|---|---:|---:|---:|---:|---|"]
     for name, row in _in_order(rows):
         for place, together in enumerate(_in_lines(row["figures"])):
@@ -98,19 +98,28 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
             columns = zip(*map(_cells, together), strict=True)
             cells = (first[0], *("<br>".join(column) if any(column) else "" for column in columns), first[1])
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_places(rows)])
+    missing = ", ".join(f"`{name}`" for name in ROWS if name not in rows)
+    return "\n".join([*lines, "", *_places(rows), *([f"Not recorded yet: {missing}."] if missing else [])])
+
+
+SHORT: Final = 40
+"""Characters of a label that does not wrap, so that the cells of figures in one line stay side by side."""
 
 
 def _in_lines(figures: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Figures by line of the table: numbers that have no spread share one."""
-    return [list(some) for _, some in groupby(figures, key=lambda one: one["samples"] == 1 or one["label"])]
+    """Figures by line of the table: those with short labels share one, and numbers that have no spread."""
+
+    def line(one: Mapping[str, Any]) -> str:
+        return "short" if len(one["label"]) <= SHORT else "count" if one["samples"] == 1 else one["label"]
+
+    return [list(some) for _, some in groupby(figures, key=line)]
 
 
 def _cells(data: Mapping[str, Any]) -> tuple[str, ...]:
     figure = msgspec.convert({k: v for k, v in data.items() if k != "ratio"}, Figure)
     ratio = "" if data["ratio"] is None else f"{data['ratio']:.2f}"
-    spread = (_short(figure.least), _short(figure.p99)) if figure.samples > 1 else ("", "")
-    return figure.label, f"{_short(figure.median)} {figure.unit}".strip(), *spread, ratio
+    spread = (short(figure.least), short(figure.p99)) if figure.samples > 1 else ("", "")
+    return figure.label, f"{short(figure.median)} {figure.unit}".strip(), *spread, ratio
 
 
 def _in_order(rows: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -140,6 +149,6 @@ def put_table(readme: Path, text: str) -> None:
     readme.write_text(f"{before}{START}\n{text}\n{END}{after}", "utf-8")
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """Three significant digits, in full."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import lcm
+from operator import attrgetter
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -65,13 +66,13 @@ class Card(Protocol):
 class TokenCard(Struct, frozen=True):
     """Prices by token class, with context tiers: past ``starts[i]`` input tokens, *all* tokens pay row i + 1.
 
-    ``rows`` hold for each tier a coefficient for each class of CLASSES in order; a part's coefficient is the difference
-    to the class it is part of, so a charge is one dot product with the reported (inclusive) counts.
+    ``rows`` hold for each tier (index of a class in CLASSES, coefficient), where that is not 0; a part's coefficient is the
+    difference to the class it is part of, so a charge is one dot product with the reported (inclusive) counts.
     """
 
     denominator: int
     starts: tuple[int, ...]
-    rows: tuple[tuple[int, ...], ...]
+    rows: tuple[tuple[tuple[int, int], ...], ...]
     dearest_input: tuple[int, ...]
     dearest_output: tuple[int, ...]
     dearest_input_audio: tuple[int, ...]
@@ -85,7 +86,7 @@ class TokenCard(Struct, frozen=True):
 
     @property
     def priced_by_tokens(self) -> bool:
-        return any(any(row) for row in self.rows)
+        return any(self.rows)
 
     def hold(self, size: Size) -> int:
         fixed, each_output = self._parts(size)
@@ -117,13 +118,11 @@ class TokenCard(Struct, frozen=True):
         return fixed + self.per_microsecond * self._billed_us(size.seconds_us), out[tier] * size.calls
 
     def charge(self, usage: Usage, size: Size) -> int:
-        counts = consistent_counts(usage)
-        calls = usage.calls
+        counts, calls = consistent_counts(usage), usage.calls
         tier = bisect_left(self.starts, -(-counts[0] // calls) if calls > 1 else counts[0]) if self.starts else 0
         total = self.per_call * calls + self.per_search * usage.web_searches
-        for coefficient, count in zip(self.rows[tier], counts, strict=True):
-            if count:
-                total += coefficient * count
+        for index, coefficient in self.rows[tier]:
+            total += coefficient * counts[index]
         if self.per_microsecond or self.per_document or self.per_character:
             total += self._unreported(usage, size)
         return half_even(total, self.denominator)
@@ -279,14 +278,16 @@ def is_consistent(usage: Usage) -> bool:
 def consistent_counts(usage: Usage) -> tuple[int, ...]:
     """The counts in the order of CLASSES, a whole never smaller than its parts (law L11: a faulty report is charged,
     not lost)."""
-    cached_audio = usage.cache_audio_read_tokens
-    read = max(usage.cache_read_tokens, cached_audio)
-    written = max(usage.cache_write_tokens, usage.cache_write_1h_tokens)
-    heard = max(usage.input_audio_tokens, cached_audio)
-    into = max(usage.input_tokens, read + written + heard - cached_audio)
-    out = max(usage.output_tokens, usage.reasoning_tokens + usage.output_audio_tokens)
-    one_hour, thought, spoken = usage.cache_write_1h_tokens, usage.reasoning_tokens, usage.output_audio_tokens
+    counts: tuple[int, ...] = _by_class(usage)
+    into, read, written, one_hour, heard, cached_audio, out, thought, spoken = counts
+    if not (one_hour or heard or cached_audio) and into >= read + written and out >= thought + spoken:
+        return counts  # as nearly every report
+    read, written, heard = max(read, cached_audio), max(written, one_hour), max(heard, cached_audio)
+    into, out = max(into, read + written + heard - cached_audio), max(out, thought + spoken)
     return (into, read, written, one_hour, heard, cached_audio, out, thought, spoken)
+
+
+_by_class: Final = attrgetter(*(f"{name}_tokens" for name in CLASSES))
 
 
 def token_card(
@@ -317,13 +318,13 @@ def token_card(
     )
 
 
-def _coefficients(prices: Mapping[str, int]) -> tuple[int, ...]:
+def _coefficients(prices: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
     """What one more token of a class adds: its price less what its wholes already charge for it."""
     found: dict[str, int] = {}
     for name in sorted(prices, key=lambda name: len(CLASSES[name])):
         wholes = sum(found[other] for other in found if CLASSES[other] < CLASSES[name])
         found[name] = prices[name] - wholes
-    return tuple(found.get(name, 0) for name in CLASSES)
+    return tuple((index, found[name]) for index, name in enumerate(CLASSES) if found.get(name))
 
 
 def _dearest(rows: list[dict[str, int]], direction: str, *, audio: bool) -> tuple[int, ...]:

@@ -50,8 +50,7 @@ _SIGNS: Final = re.compile(
     rb'|tools"|data:image/|audio["/]|modalities"|[a-z0-9]{2,8}://)'
 )
 """What may matter beside the length, each at the start of a JSON string, so that quoting it in a text is no sign. One
-pass; words that
-begin alike are tried as one."""
+pass; words that begin alike are tried as one."""
 
 _NO_REFERENCE: Final = frozenset(
     (b'tools"', b'functions"', b"data:image/", b"image/", b"input_audio", b'audio"', b"audio/", b'modalities"')
@@ -86,8 +85,6 @@ def estimate_input(
     if data is None:
         return Estimate(window, "bound", by_reference=True, audio=True)
     signs = _SIGNS.findall(data)
-    if not signs and method == "bound" and not isinstance(request_payload, (str, bytes)):
-        return Estimate(min(len(data), window), "bound")  # nothing beside its length, as nearly every request
     audio = not _AUDIO.isdisjoint(signs)
     if not _NO_REFERENCE.issuperset(signs) and _refers(request_payload, data):
         return Estimate(window, "bound", by_reference=True, audio=audio)
@@ -101,6 +98,18 @@ def estimate_input(
     return Estimate(min(len(data) + hidden, window), "bound", audio=audio)
 
 
+def plain_bound(payload: Any, window: int) -> int | None:
+    """:func:`estimate_input` by ``bound`` of a payload that shows no sign of anything beside its length, as nearly every request;
+    None for all others."""
+    try:
+        data = _encode(payload)
+    except Exception:  # a foreign object's own code may raise anything
+        return None
+    if type(payload) is str or type(payload) is bytes or _SIGNS.search(data) is not None:
+        return None
+    return len(data) if len(data) < window else window
+
+
 def serialise(payload: Any) -> bytes | None:
     """The payload as bytes, never shorter than what a provider is sent of it; None if it cannot be read."""
     if isinstance(payload, (bytes, bytearray)):
@@ -108,7 +117,7 @@ def serialise(payload: Any) -> bytes | None:
     try:
         if isinstance(payload, str):
             return payload.encode("utf-8", "surrogatepass")
-        return msgspec.json.encode(payload, enc_hook=_readable)
+        return _encode(payload)
     except Exception:  # a foreign object's own code may raise anything; the next form, or the window, stands in for it
         return _as_text(payload)
 
@@ -133,6 +142,9 @@ def _readable(value: Any) -> Any:
     if hasattr(value, "__dict__") and not isinstance(value, type):
         return {"text": str(value), "fields": vars(value)}
     return [str(value), repr(value)]
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_readable).encode
 
 
 def _as_text(payload: Any) -> bytes | None:

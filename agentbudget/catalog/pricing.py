@@ -19,7 +19,7 @@ from agentbudget.amounts import MAX_NANO
 from agentbudget.catalog.cards import Card, FreeCard, Size, TokenCard, half_even, is_consistent, micro
 from agentbudget.catalog.quotes import Charge, Kind, PriceRequest, Quote, unknown_price
 from agentbudget.catalog.rates import Ceiling, Override, Rate, covers
-from agentbudget.catalog.table import REMEMBERED, Listed, PriceTable
+from agentbudget.catalog.table import REMEMBERED, Listed, PriceTable, table_in_force
 from agentbudget.catalog.usage import Usage, exact
 from agentbudget.errors import InvalidAmount
 
@@ -49,12 +49,14 @@ class _Priced(NamedTuple):
 
 class Plain(Struct, frozen=True):
     """What steps of one shape cost by tokens alone, at any time: the common case of :meth:`Pricer.quote` and ``charge`` ready
-    to compute. ``most``: output that the model gives at most; the rest as in :class:`Quote`."""
+    to compute. ``most``: output that the model gives at most; ``window``: its context window, in tokens; the rest as in
+    :class:`Quote`."""
 
     card: TokenCard
     rate: str | None
     model: str | None
     most: int
+    window: int
 
     def hold(self, input_tokens: int, output_tokens: int) -> int:
         """Nanocredits to hold, rounded up."""
@@ -64,7 +66,7 @@ class Plain(Struct, frozen=True):
         """Nanocredits of this usage, half to even; None where more must be looked at (another model was served)."""
         if usage.model is not None and usage.model != self.model:
             return None
-        return self.card.charge(usage, _NO_SIZE)
+        return self.card.charge(usage, NO_SIZE)
 
 
 class Pricer:
@@ -101,7 +103,7 @@ class Pricer:
         self._tables = {markup: PriceTable(nano_per_unit * markup) for markup in markups}
         self._table = self._tables[Fraction(1)]
         self._candidates: dict[tuple[str | None, ...], tuple[_Candidate, ...]] = {}
-        self._plain: dict[PlainKey, tuple[int, Plain | None]] = {}
+        self._plain: dict[PlainKey, tuple[Any, Plain | None]] = {}
 
     def quote(self, request: PriceRequest) -> Quote:
         """See :meth:`Catalog.quote`."""
@@ -125,7 +127,7 @@ class Pricer:
         if stated is not None:
             nano, notes = stated, [*notes, "the provider's own cost was used"]
         elif priced is not None:
-            size = _NO_SIZE if _reads_no_size(priced.card) else self._size(request, priced)[0]
+            size = NO_SIZE if _reads_no_size(priced.card) else self._size(request, priced)[0]
             nano = priced.card.charge(usage, size)
             notes += _notes_on(usage, priced, nano)
         else:
@@ -138,18 +140,17 @@ class Pricer:
     def plain(self, key: PlainKey) -> Plain | None:
         """The price of steps of this shape, where it rests on their tokens alone and does not change with time; None
         where :meth:`quote` has to look. ``key``: customer, kind, model, tool, provider, feature."""
-        if key[1] not in _MODEL_KINDS or key[2] is None:
-            return None
-        version = self._table.version
-        known = self._plain.get(key)
-        if known is None or known[0] != version:
+        table, known = table_in_force(), self._plain.get(key)
+        if known is None or known[0] is not table:
             if len(self._plain) > REMEMBERED:
                 self._plain = {}
-            known = self._plain[key] = (version, self._find_plain(key))
+            known = self._plain[key] = (table, self._find_plain(key))
         return known[1]
 
     def _find_plain(self, key: PlainKey) -> Plain | None:
         customer, kind, model, tool, provider, feature = key
+        if kind not in _MODEL_KINDS or model is None:
+            return None
         request = PriceRequest(
             kind=kind, model=model, tool=tool, provider=provider, feature=feature, customer=customer, at_us=0
         )  # fmt: skip
@@ -165,7 +166,8 @@ class Pricer:
             or not _reads_no_size(priced.card)
         ):
             return None
-        return Plain(priced.card, priced.rate, model, self._most_output(request, self._window(model, provider)[0])[0])
+        window = self._window(model, provider)[0]
+        return Plain(priced.card, priced.rate, model, self._most_output(request, window)[0], window)
 
     def window(self, request: PriceRequest) -> int:
         """The context window in tokens: the price table's, else the named ceiling's."""
@@ -318,7 +320,7 @@ def _notes_on(usage: Usage, priced: _Priced, nano: int) -> list[str]:
     return notes
 
 
-_NO_SIZE: Final = Size()
+NO_SIZE: Final = Size()
 
 
 def _reads_no_size(card: Card) -> bool:

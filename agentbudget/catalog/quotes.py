@@ -19,14 +19,11 @@ KINDS: Final = ("llm", "tool", "retrieval", "embedding", "agent")
 class PriceRequest(Struct, frozen=True, kw_only=True):
     """A step to be priced.
 
-    tool: the tool's or retriever's name.  input_tokens: an upper bound (see ``estimate``), for each of ``quantity``
-    calls.
-    by_reference: part of the input is elsewhere (URLs, file ids, a stored conversation), so it holds the context
-    window.
-    audio: audio goes in or out, so audio prices may apply.  server_tools: the provider may run tools of its own
-    (searches).
-    seconds, documents: bounds, where a rate counts them.  at_us: UTC microseconds (None: now); give the charge the same
-    as the quote, since providers price by the time of the request.
+    tool: the tool's or retriever's name. input_tokens: an upper bound (see ``estimate``), for each of ``quantity``
+    calls. by_reference: part of the input is elsewhere (URLs, file ids, a stored conversation), so it holds the context
+    window. audio: audio goes in or out, so audio prices may apply. server_tools: the provider may run tools of its own
+    (searches). seconds, documents: bounds, where a rate counts them. at_us: UTC microseconds (None: now); give the
+    charge the same as the quote, since providers price by the time of the request.
     """
 
     kind: Kind

@@ -83,31 +83,22 @@ class PriceTable:
     """Looks models up in genai-prices for one price of a credit and one markup. Safe to share across threads: what is
     remembered is only ever added whole, and two threads that add the same model add equal values."""
 
-    __slots__ = ("_found", "_nano_per_usd", "_snapshot", "_version")
+    __slots__ = ("_found", "_nano_per_usd", "_snapshot")
 
     def __init__(self, nano_per_usd: Fraction) -> None:
         self._nano_per_usd = nano_per_usd
         self._found: dict[tuple[str | None, str], Listed | None] = {}
         self._snapshot: Any = None
-        self._version = 0
 
     def find(self, model: str, provider: str | None = None) -> Listed | None:
         """The model in the table, or None. A provider that the table does not know is as good as none."""
         found = self._remembered().get((provider, model), _ABSENT)
         return self._look_up(model, provider) if found is _ABSENT else found
 
-    @property
-    def version(self) -> int:
-        """Another number whenever the table's data was replaced (by the application's own updater)."""
-        snapshot = _snapshots()()
-        if snapshot is not self._snapshot:
-            self._found, self._snapshot = {}, snapshot
-            self._version += 1
-        return self._version
-
     def _remembered(self) -> dict[tuple[str | None, str], Listed | None]:
-        if self.version and len(self._found) > REMEMBERED:
-            self._found = {}
+        snapshot = table_in_force()
+        if snapshot is not self._snapshot or len(self._found) > REMEMBERED:
+            self._found, self._snapshot = {}, snapshot
         return self._found
 
     def _look_up(self, model: str, provider: str | None) -> Listed | None:
@@ -115,6 +106,11 @@ class PriceTable:
         listed = None if found is None else Listed(*found, self._nano_per_usd)
         self._found[(provider, model)] = listed
         return listed
+
+
+def table_in_force() -> Any:
+    """genai-prices' data as it is now: another object whenever the application's own updater has replaced it."""
+    return _snapshots()()
 
 
 @cache

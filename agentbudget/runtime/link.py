@@ -23,7 +23,7 @@ from agentbudget.catalog import Catalog
 from agentbudget.clock import SECOND_US, Clock
 from agentbudget.errors import InvalidRequest, KeyConflict
 from agentbudget.runtime.host import Host, Pause, Plan, run
-from agentbudget.runtime.steps.asking import Stated
+from agentbudget.runtime.steps.remembered import Remembered
 
 if TYPE_CHECKING:
     from agentbudget.runtime.leases.holder import Holder
@@ -43,7 +43,7 @@ class Link:
     __slots__ = (
         "_catalog",
         "_known_version",
-        "_stated",
+        "_remembered",
         "clock",
         "create",
         "customer",
@@ -61,7 +61,7 @@ class Link:
         self.host, self.customer, self.clock = host, customer, clock
         self.hold_ttl_us = hold_ttl_seconds * SECOND_US
         self._catalog, self._known_version, self.create = catalog, "", create
-        self._stated: Stated | None = None
+        self._remembered: Remembered | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -124,12 +124,12 @@ class Link:
             return to_nano(amount)
 
     @property
-    def stated(self) -> Stated:
-        """What steps at stated prices hold, by the catalog in force."""
-        catalog, stated = self._catalog(), self._stated
-        if stated is None or stated.catalog is not catalog:
-            stated = self._stated = Stated(catalog, self.nano)
-        return stated
+    def remembered(self) -> Remembered:
+        """What steps that come again hold, by the catalog in force."""
+        catalog, known = self._catalog(), self._remembered
+        if known is None or known.catalog is not catalog:
+            known = self._remembered = Remembered(catalog, self.customer, self.nano)
+        return known
 
     def keep_plan(self) -> Plan[None]:
         """Put the customer on its plan as the catalog in force has it: once for each catalog version in this process.

@@ -87,12 +87,10 @@ class Runtime:
         """Open a ledger as its owner, or with ``read_only`` beside whoever owns it.
 
         ledger: ``sqlite:///budget.db``, ``postgresql+psycopg://user@host/database``, ``memory://`` (the default, unless
-        AGENTBUDGET_LEDGER is set), or a journal.
-        catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the bundled one.
-        host: ``local``, ``ray``, or ``auto``: Ray where this process is on a cluster or RAY_ADDRESS names one, else local; a
-        memory ledger is always local.
-        The rest: :class:`Settings`. Raises ``OwnerUnavailable`` (naming the owner when another process writes),
-        ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
+        AGENTBUDGET_LEDGER is set), or a journal. catalog: path, ``Catalog``, or None: AGENTBUDGET_CATALOG, else the
+        bundled one. host: ``local``, ``ray``, or ``auto``: Ray where this process is on a cluster or RAY_ADDRESS names
+        one, else local; a memory ledger is always local. The rest: :class:`Settings`. Raises ``OwnerUnavailable``
+        (naming the owner when another process writes), ``LedgerCorrupt``, ``CatalogError`` and ``InvalidRequest``."""
         settings = settings_from(
             ledger=ledger if isinstance(ledger, str) else None, host=host, synchronous=synchronous,
             timeout_seconds=timeout_seconds, hold_ttl_seconds=hold_ttl_seconds, lapse_after_seconds=lapse_after_seconds,

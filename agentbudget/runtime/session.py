@@ -132,7 +132,7 @@ class Session:
         if not self._is_open or self._terms.mode == "strict":
             return Ask(kind=kind, **what), None
         link, since_ns = self.link, 0 if self.seen is None else time.perf_counter_ns()
-        known = link.stated.find(kind, self.feature, what)
+        known = link.remembered.find(self, kind, what)
         if known is not None:
             ask, cost, key = known
         else:

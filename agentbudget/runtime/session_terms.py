@@ -33,19 +33,17 @@ class SessionArguments(TypedDict, total=False):
     """What ``session`` and ``child`` take. Where None is passed (the default) nothing is stated: a new session takes
     the default in brackets (a child its parent's choice), a joined one is not compared.
 
-    budget: credits (or USD) that the session may spend [no budget of its own].  entities: whose limits bind it.
-    feature: what the plan must entitle.  workflow: for scopes of grants and limits.  id: names the session, so that
-    other threads and processes may join it.  mode: ``leased`` decides
-    most steps in this process, on credits the owner has set aside for it; ``strict`` makes each step durable at the
-    owner before it runs [leased].
-    breaker: rules that stop runaway loops [the plan's].  on_denied: ``refuse`` judges each step, ``stop`` latches the
-    session, ``abort`` latches it and raises through every ``except Exception`` [refuse]. on_short: ``deny``, or
-    ``clamp`` the output cap to what fits [deny].  on_unknown: ``charge`` or ``release`` a step whose outcome is not
-    known [charge].  wind_down: share of the budget (0 to 1) for steps marked ``wind_down=True`` [none].
-    max_output_tokens: the cap of a call that states none [4096].  assume_max_output_tokens: what a call holds whose cap
-    nobody can write [the model's maximum].  estimate: ``bound``, ``exact`` or ``typical`` [bound]. max_step_seconds: a
-    step open longer lapses [3600].  ttl: seconds (or a timedelta) without a command after which the session ends [a
-    day]."""
+    budget: credits (or USD) that the session may spend [no budget of its own]. entities: whose limits bind it. feature:
+    what the plan must entitle. workflow: for scopes of grants and limits. id: names the session, so that other threads
+    and processes may join it. mode: ``leased`` decides most steps in this process, on credits the owner has set aside
+    for it; ``strict`` makes each step durable at the owner before it runs [leased]. breaker: rules that stop runaway
+    loops [the plan's]. on_denied: ``refuse`` judges each step, ``stop`` latches the session, ``abort`` latches it and
+    raises through every ``except Exception`` [refuse]. on_short: ``deny``, or ``clamp`` the output cap to what fits
+    [deny]. on_unknown: ``charge`` or ``release`` a step whose outcome is not known [charge]. wind_down: share of the
+    budget (0 to 1) for steps marked ``wind_down=True`` [none]. max_output_tokens: the cap of a call that states none
+    [4096]. assume_max_output_tokens: what a call holds whose cap nobody can write [the model's maximum]. estimate:
+    ``bound``, ``exact`` or ``typical`` [bound]. max_step_seconds: a step open longer lapses [3600]. ttl: seconds (or a
+    timedelta) without a command after which the session ends [a day]."""
 
     budget: Amount | USD | None
     entities: Sequence[str] | str | None

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib import import_module
 from time import perf_counter_ns
 from types import SimpleNamespace
@@ -211,3 +212,19 @@ def tokenguard() -> Opened:
         return client.chat.completions.create(model="benchmark-model", messages=[], max_tokens=most_tokens)
 
     return Opened(pairs(call, lambda answer, _: None, 1_000, None), lambda: float(budget.spent.amount) * NANO)
+
+
+def pydantic_ai() -> Opened:
+    """``UsageLimits.check_before_request``, and after the response what the agent graph does: the usage is added, then come
+    ``check_tokens`` and ``check_cost``. Nothing is held in between."""
+    module = import_module("pydantic_ai.usage")
+    limits, usage = module.UsageLimits(cost_limit=Decimal(10**8), request_limit=None), module.RunUsage()
+
+    def settle(_: None, cost: Decimal) -> None:
+        usage.requests += 1
+        usage.incr(module.RequestUsage(cost=cost))
+        limits.check_tokens(usage)
+        limits.check_cost(usage)
+
+    block = pairs(lambda _: limits.check_before_request(usage), settle, Decimal("0.001"), Decimal("0.0007"))
+    return Opened(block, lambda: float(usage.cost) * NANO)

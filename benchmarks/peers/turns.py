@@ -49,6 +49,12 @@ ALTERNATIVES: Final = (
         "cendor-tokenguard",
         "cannot reserve: checks before, records after, holds nothing between",
     ),
+    Alternative(
+        "Pydantic AI UsageLimits",
+        "benchmarks.peers.adapters:pydantic_ai",
+        "pydantic-ai-slim",
+        "cannot reserve: checks before, adds after, holds nothing between",
+    ),
 )  # fmt: skip
 
 

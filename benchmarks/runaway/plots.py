@@ -26,7 +26,7 @@ TIMES: Final = (1, 1.25, 1.5, 2, 4)
 
 def draw(rows: Sequence[Row], out: Path) -> list[Path]:
     """Every picture that the rows suffice for."""
-    cells = {key: runs for key, runs in by_cell(rows).items() if _is_default(key)}
+    cells = _expressed({key: runs for key, runs in by_cell(rows).items() if _is_default(key)})
     made = [
         _overspend(cells, out / "overspend.png"),
         _frontier(cells, out / "frontier.png"),
@@ -38,6 +38,15 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
 
 def _is_default(key: tuple[str, str, str]) -> bool:
     return key[1] == label(SCENARIOS[key[0]].grid[0])
+
+
+def _expressed(cells: dict[tuple[str, str, str], list[Row]]) -> dict[tuple[str, str, str], list[Row]]:
+    """Without the scenarios that one of the policies cannot express: means over different faults are no comparison."""
+    by_policy: dict[str, set[str]] = {}
+    for scenario, _, policy in cells:
+        by_policy.setdefault(policy, set()).add(scenario)
+    shared = set.intersection(*by_policy.values())
+    return {key: runs for key, runs in cells.items() if key[0] in shared}
 
 
 def _style(policy: str) -> dict[str, Any]:
@@ -72,7 +81,10 @@ def _overspend(cells: dict[tuple[str, str, str], list[Row]], path: Path) -> Path
     axes.set_xlim(left=-0.1)
     axes.set_xticks([0, 1, 10, 100, 1000], ["0", "1 %", "10 %", "100 %", "1000 %"])
     axes.set_yticks(range(len(policies)), [POLICIES[policy].title for policy in policies])
-    axes.set_xlabel("billed beyond the budget: a dot a scenario, the bar their mean (the lab ends a run at 2400 %)")
+    axes.set_xlabel(
+        "billed beyond the budget: a dot a fault that all of them can express, the bar their mean"
+        " (the lab ends a run at 2400 %)"
+    )
     axes.grid(axis="x", alpha=0.3)
     return _save(figure, path)
 
@@ -83,7 +95,7 @@ def _mean_over(cells: dict[tuple[str, str, str], list[Row]], policy: str) -> flo
 
 
 def _frontier(cells: dict[tuple[str, str, str], list[Row]], path: Path) -> Path:
-    """Right is dear, up is useful: the share of the useful work that is done without a policy, over all faults."""
+    """Right is dear, up is useful: the share of the useful work that is done without a policy, over the same faults."""
     figure, axes = plt.subplots(figsize=(9, 5))
     whole = {name: sum(row.useful for row in runs) for name, runs in _faults(cells, "none").items()}
     found: dict[tuple[float, float], list[str]] = {}
@@ -100,7 +112,7 @@ def _frontier(cells: dict[tuple[str, str, str], list[Row]], path: Path) -> Path:
     axes.set_xlim(left=-0.1)
     shares = [share for _, share in found]
     axes.set_ylim(min(50, *shares) - 5, max(100, *shares) + 5)
-    axes.set_xlabel("mean overspend over all faults")
+    axes.set_xlabel("mean overspend over the faults that all of them can express")
     summaries = "\n(over 100 %: a stopped agent saves a summary)" if max(shares) > 100 else ""
     axes.set_ylabel(f"useful work, % of what an unstopped agent does{summaries}")
     axes.grid(alpha=0.3)

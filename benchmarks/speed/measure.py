@@ -33,7 +33,8 @@ class Figure(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """A row of the table. ``floor``: label of the figure that ratios refer to. ``is_met``: None where there is no target."""
+    """A row of the table. ``floor``: label of the figure that ratios refer to; ``floors``: those of figures with other units.
+    ``is_met``: None where there is no target."""
 
     name: str
     what: str
@@ -42,15 +43,16 @@ class Row(Struct, frozen=True):
     is_met: bool | None = None
     floor: str | None = None
     notes: list[str] = []
+    floors: list[str] = []
 
     def __getitem__(self, label: str) -> Figure:
         return next(figure for figure in self.figures if figure.label == label)
 
     def ratio(self, figure: Figure) -> float | None:
-        """Median over the floor's, for figures of the floor's unit."""
-        if self.floor is None or not self[self.floor].median or self[self.floor].unit != figure.unit:
-            return None
-        return figure.median / self[self.floor].median
+        """Median over that of the floor with its unit; None where there is none."""
+        named = [self[label] for label in (self.floor, *self.floors) if label is not None]
+        floor = next((one.median for one in named if one.unit == figure.unit), 0)
+        return figure.median / floor if floor else None
 
 
 def figure(label: str, unit: str, samples: Iterable[float]) -> Figure:

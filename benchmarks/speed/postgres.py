@@ -1,19 +1,23 @@
-"""Rows ``postgres`` and ``postgres-commit``: the journal on PostgreSQL against the driver's own ways of writing the same rows
-into the same table. The server is the tests' own, with every commit synced to disk."""
+"""Rows ``postgres``, ``postgres-commit`` and ``postgres-callers``: the journal on PostgreSQL against the driver's own ways of
+writing the same rows into the same table. The server is the tests' own, with every commit synced to disk."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
 
+from agentbudget.clock import SystemClock
 from agentbudget.ledger.entry import Sealed
 from agentbudget.ledger.journal import Batch
 from agentbudget.ledger.postgres.journal import PostgresJournal
+from agentbudget.runtime.owner.local_host import LocalHost
 from benchmarks.speed.measure import Effort, Row, elapsed_us, figures, taking_turns
+from benchmarks.speed.owner import CALLERS, group_commit, group_commit_row, ledgers, rows_of_a_step
 from benchmarks.speed.reading import Life
 from tests.postgres.server import PostgresServer
 
@@ -59,7 +63,7 @@ def many_rows(effort: Effort) -> Row:
         for _ in range(effort.rounds // 2 + 1):
             for label, run in runs.items():
                 entries = list(itertools.islice(lives[label], BATCH))
-                rates[label].append(BATCH / elapsed_us(lambda run=run, entries=entries: run(entries)) * 1e6)
+                rates[label].append(BATCH / elapsed_us(partial(run, entries)) * 1e6)
     found = figures({label: samples[1:] for label, samples in rates.items()}, "rows/s")
     what = f"entries of {BATCH} a transaction into PostgreSQL, synced; the fence and both unique indexes included"
     row = Row("postgres", what, found, f">= {LEAST_SHARE} x raw COPY", floor=COPY)
@@ -91,6 +95,44 @@ def one_row(effort: Effort) -> Row:
     row = Row("postgres-commit", what, figures(found), f"<= {MOST_RATIO} x a bare INSERT", floor=BARE)
     ratio = row.ratio(row["journal.commit"]) or 0
     return Row(row.name, row.what, row.figures, row.target, ratio <= MOST_RATIO, BARE)
+
+
+def many_callers(effort: Effort) -> Row:
+    """Group commit: steps a second of one caller, and of 64 on the same customer."""
+    with PostgresServer(is_synced=True) as server, ledgers() as url:
+        bare = _BareSteps(server, rows_of_a_step(url("rows")))
+        host = LocalHost(PostgresJournal.open(server.url(server.new_database())), SystemClock())
+        found = group_commit(host, bare.steps, effort)
+        host.close()
+        bare.close()
+    what = (
+        f"durable steps a second (hold + settle) on PostgreSQL, synced: {CALLERS} threads on one customer against one"
+    )
+    return group_commit_row("postgres-callers", what, found)
+
+
+class _BareSteps:
+    """The floor: the rows of steps on the driver's connection, in a database of their own."""
+
+    def __init__(self, server: PostgresServer, rows: tuple[Sealed, Sealed]) -> None:
+        name = server.new_database()
+        PostgresJournal.open(server.url(name)).close()
+        self._connection = server.connect(name)
+        self._connection.execute("SET search_path = agentbudget")
+        self._connection.prepare_threshold = 0
+        self._rows, self._seq = rows, itertools.count(1)
+
+    def steps(self, many: int) -> None:
+        """So many at once: all holds in one transaction, then all settlements."""
+        for row in self._rows:
+            entries = [
+                ("acme", seq, 1, f"step-{seq}", row.record, row.hash) for seq in itertools.islice(self._seq, many)
+            ]
+            with self._connection.transaction():
+                self._connection.cursor().executemany(_INSERT, entries)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def _row(entry: Sealed) -> tuple[Any, ...]:

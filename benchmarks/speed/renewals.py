@@ -56,7 +56,7 @@ class Source:
 
     def encoding_us(self, steps: int) -> float:
         """The floor: the reports written down once, as an entry's body."""
-        report = ("0123456789abcdef.12345", USED, (1, 1, 1), 0, {}, None, 1, 1)
+        report: tuple[object, ...] = ("0123456789abcdef.12345", USED, (1, 1, 1), 0, {}, None, 1, 1)
         reports = [report] * steps
         before = time.perf_counter_ns()
         msgspec.json.encode(reports)

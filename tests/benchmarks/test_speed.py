@@ -11,6 +11,7 @@ from benchmarks import __main__ as command
 from benchmarks import record
 from benchmarks.speed import ROWS
 from benchmarks.speed.measure import Figure, Row, figure
+from benchmarks.speed.owner import rate
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
@@ -44,7 +45,7 @@ def test_the_readme_shows_the_recorded_table_and_a_command_for_each_row() -> Non
     assert f"{record.START}\n{record.table(recorded)}\n{record.END}" in text, "run: python -m benchmarks table --write"
     for name in ROWS:
         assert f"python -m benchmarks speed --row {name}`" in text
-        assert name in recorded
+        assert name in recorded or f"`{name}`" in text.partition("Not recorded yet: ")[2]
     assert len(text.splitlines()) <= 150
 
 
@@ -59,3 +60,20 @@ def test_a_ratio_is_to_the_floor_and_only_in_its_unit() -> None:
     )
     row = Row("name", "what", [slow, fast, other], floor="fast")
     assert (row.ratio(slow), row.ratio(fast), row.ratio(other)) == (3, 1, None)
+
+
+def test_a_figure_s_ratio_is_to_the_floor_of_its_own_unit() -> None:
+    made = [
+        Figure(label, unit, m, m, m, 1)
+        for label, unit, m in (("a", "us", 2), ("b", "us", 6), ("c", "MB", 5), ("d", "MB", 10))
+    ]
+    row = Row("name", "what", made, floor="a", floors=["c"])
+    assert [row.ratio(one) for one in made] == [1, 3, 1, 2]
+
+
+def test_a_caller_that_fails_is_no_step() -> None:
+    def step() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        rate(step, callers=2, steps=1)

@@ -40,7 +40,7 @@ class PostgresServer:
     def __init__(self, *, is_synced: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="agentbudget-pg-"))
         self.port = _free_port()
-        self._as = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._as: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         if self._as:
             os.chown(self.folder, NOBODY, NOBODY)
         self._programs = self._runnable(_packaged())

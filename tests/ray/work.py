@@ -103,6 +103,26 @@ def greedy(session: Session) -> None:
     spend(session, 10**12)
 
 
+@agentbudget.budgeted
+def modest(session: Session) -> int:
+    return spend(session, 1)
+
+
+@agentbudget.budgeted
+class Assistant:
+    """An actor that spends its caller's session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def ask(self, nano: int) -> int:
+        return spend(self.session, nano)
+
+    async def think(self, nano: int) -> None:
+        async with self.session.step("tool", name="search", amount=Credits.of_nano(nano)):
+            raise AssertionError("it ran")
+
+
 @agentbudget.budgeted(on_denied="abort")
 def greedy_in_a_child(session: Session) -> None:
     try:

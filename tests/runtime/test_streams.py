@@ -74,6 +74,21 @@ def test_a_stream_left_early_charges_its_input_and_what_came(session: Session, c
     assert nothing_is_open(customer)
 
 
+@pytest.mark.parametrize(("counted", "charged"), [(3, "0.026"), (90_000, "2.01")])
+def test_a_stream_left_after_part_of_its_usage_is_guessed_within_its_hold(
+    session: Session, customer: Customer, counted: int, charged: str
+) -> None:
+    """Law L11: what is counted here is a guess, which a true usage corrects; it never takes more than is held."""
+    early = Usage(input_tokens=20, output_tokens=1)  # of 20 input tokens, though 10 were stated
+    items = iter([early, "two", "three"])
+    with session.step("llm", **CALL) as step:  # type: ignore[arg-type]
+        for _ in zip(range(2), step.wrap(items, usage_of, lambda item: counted if item == "two" else 0), strict=False):
+            pass
+    assert step.state == "unknown"
+    assert step.settle().charged == Credits(charged)
+    assert nothing_is_open(customer)
+
+
 def test_a_stream_that_breaks_charges_its_input_and_what_came(session: Session) -> None:
     with pytest.raises(ConnectionResetError), session.step("llm", **CALL) as step:  # type: ignore[arg-type]
         list(step.wrap(reply(then=ConnectionResetError()), usage_of))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from decimal import Decimal
-from functools import lru_cache, partial
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -15,9 +14,9 @@ from agentbudget.account.commands import LEASE_PREFIX, Hold, Kind
 from agentbudget.amounts import MAX_NANO, USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
 from agentbudget.catalog.estimate import Estimate, Estimator, serialise
-from agentbudget.catalog.pricing import Plain
-from agentbudget.catalog.usage import MAX_COUNT, Usage
-from agentbudget.errors import InvalidAmount, InvalidRequest
+from agentbudget.catalog.pricing import NO_SIZE, Plain
+from agentbudget.catalog.usage import Usage
+from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.leases.lease import PlainKey
 
 MODEL_KINDS: Final = ("llm", "embedding")
@@ -98,8 +97,8 @@ class Caps(Struct, frozen=True):
 
 class Priced(Struct):
     """What a step will hold. ``cap``: the output cap that the hold rests on (None: not a model step). ``catalog``
-    quoted it and will charge it, whatever is loaded meanwhile. ``plain``: priced by tokens alone; its full quote is then made
-    when somebody asks for it (a refusal, a clamp, a stream left early)."""
+    quoted it and will charge it, whatever is loaded meanwhile. ``plain``: priced by tokens alone (``remembered.py``); its full
+    quote is then made when somebody asks for it (a refusal, a clamp, a stream left early)."""
 
     amount: int
     measures: dict[str, int]
@@ -140,9 +139,11 @@ class Priced(Struct):
 
     def charge(self, usage: Usage) -> tuple[int, str]:
         """Nanocredits of a usage, and the rate that priced them; at a stated price, that."""
-        nano = None if self.plain is None else self.plain.charge(usage)
-        if nano is not None and nano <= MAX_NANO:
-            return nano, self.rate
+        plain = self.plain
+        if plain is not None and (usage.model is None or usage.model == plain.model):
+            nano = plain.card.charge(usage, NO_SIZE)
+            if nano <= MAX_NANO:
+                return nano, plain.rate or ""
         if (request := self.request) is None:
             return self.amount, "fixed"
         charge = self.catalog.charge(request, usage)
@@ -161,13 +162,7 @@ def price(ask: Ask, catalog: Catalog, caps: Caps, *, customer: str, workflow: st
             documents=ask.documents, at_us=now_us, max_output_tokens=cap,
         )  # fmt: skip
 
-    cap = _cap(ask, caps)
-    plain = (
-        catalog.plain((customer, ask.kind, ask.model, ask.name, ask.provider, ask.feature)) if ask.is_model else None
-    )
-    if plain is not None and _by_tokens(ask, found, cap):
-        return _plainly(ask, catalog, plain, found.tokens, cap, method, request)
-    asked = request(cap)
+    asked = request(cap_of(ask, caps))
     quote = catalog.quote(asked)
     if ask.max_output_tokens is None and ask.kind == "llm" and quote.max_output_tokens > quote.most_output_tokens > 0:
         asked = request(quote.most_output_tokens)  # our cap, not the caller's
@@ -177,69 +172,11 @@ def price(ask: Ask, catalog: Catalog, caps: Caps, *, customer: str, workflow: st
     return Priced(quote.amount, measures, catalog, most, method, asked=asked, quoted=quote)
 
 
-def _by_tokens(ask: Ask, found: Estimate, cap: int | None) -> bool:
-    """Whether the tokens alone decide what the step may cost, and are what they must be."""
-    unusual = found.by_reference or found.audio or ask.server_tools or ask.quantity != 1
-    if unusual or ask.seconds is not None or ask.documents is not None or (cap is None and ask.kind == "llm"):
-        return False
-    tokens = found.tokens
-    return (
-        type(tokens) is int
-        and 0 <= tokens <= MAX_COUNT
-        and (cap is None or (type(cap) is int and 0 <= cap <= MAX_COUNT))
-    )
-
-
-def _plainly(
-    ask: Ask, catalog: Catalog, plain: Plain, tokens: int, cap: int | None, method: str,
-    request: Callable[[int | None], PriceRequest],
-) -> Priced:  # fmt: skip
-    if ask.kind == "llm" and ask.max_output_tokens is None and cap is not None and cap > plain.most > 0:
-        cap = plain.most  # our cap, not the caller's
-    out = cap or 0 if ask.kind == "llm" or cap is not None else plain.most
-    amount = plain.hold(tokens, out)
-    if amount > MAX_NANO:
-        raise InvalidAmount(f"a hold of {amount} nanocredits", "too_large")
-    most = cap if ask.kind == "llm" else None
-    measures = measures_of(ask, catalog, tokens + out)
-    return Priced(amount, measures, catalog, most, method, plain, partial(request, cap))
-
-
 def fixed(ask: Ask, catalog: Catalog, caps: Caps, nano: int) -> Priced:
     """A step at a price that the caller states."""
-    cap = _cap(ask, caps) if ask.kind == "llm" else None
+    cap = cap_of(ask, caps) if ask.kind == "llm" else None
     tokens = (ask.input_tokens or 0) + (cap or 0) if ask.is_model else 0
     return Priced(nano, measures_of(ask, catalog, tokens), catalog, cap)
-
-
-class Stated:
-    """Steps at prices that callers state, by what they state: their tools' few prices come again at every step. Not for model
-    steps, nor where requests or arguments are given: those are not kept."""
-
-    __slots__ = ("_of", "catalog")
-
-    def __init__(self, catalog: Catalog, nano: Callable[[Amount | USD], int]) -> None:
-        self.catalog = catalog
-
-        def of(kind: Kind, feature: str | None, **what: Any) -> tuple[Ask, Priced, PlainKey]:
-            ask = Ask(kind=kind, **what)
-            asked = ask if ask.feature is not None or feature is None else msgspec.structs.replace(ask, feature=feature)
-            return ask, fixed(asked, catalog, _NO_CAPS, nano(what["amount"])), lease_key(ask)
-
-        self._of = lru_cache(maxsize=256, typed=True)(of)
-
-    def find(self, kind: Kind, feature: str | None, what: StepArguments) -> tuple[Ask, Priced, PlainKey] | None:
-        """What is asked, what it holds, and the lease that serves it; None for steps that are not remembered."""
-        if what.get("amount") is None or kind in MODEL_KINDS or not _NOT_KEPT.isdisjoint(what):
-            return None
-        try:
-            return self._of(kind, feature, **what)
-        except TypeError:  # something in it has no hash
-            return None
-
-
-_NOT_KEPT: Final = frozenset(("request", "arguments", "key", "fingerprint"))
-_NO_CAPS: Final = Caps()
 
 
 def lease_key(ask: Ask) -> PlainKey:
@@ -292,7 +229,8 @@ def key_ok(key: str) -> str:
     return key
 
 
-def _cap(ask: Ask, caps: Caps) -> int | None:
+def cap_of(ask: Ask, caps: Caps) -> int | None:
+    """The output cap that a step's hold rests on, where one is stated or the session has one."""
     if ask.kind != "llm":
         return ask.max_output_tokens
     if ask.max_output_tokens is not None:

@@ -71,6 +71,17 @@ def used_of(priced: Priced, usage: Usage, passed_us: int) -> dict[str, int]:
     return seconds_of(usage, passed_us)
 
 
+def all_used(held: dict[str, int], usage: Usage, passed_us: int) -> dict[str, int]:
+    """What a step held, as its usage counts it: every measure of ``held``, those of :func:`used_of` as they came out."""
+    used, tokens = held.copy(), usage.input_tokens + usage.output_tokens
+    if tokens or "tokens" in used:
+        used["tokens"] = tokens
+    if usage.seconds:
+        return used | seconds_of(usage, passed_us)
+    used["seconds"] = 1 if passed_us <= SECOND_US else -(-passed_us // SECOND_US)
+    return used
+
+
 def seconds_of(usage: Usage | None, passed_us: int) -> dict[str, int]:
     """Whole seconds, rounded up: as the usage states them, else as they passed here."""
     if usage is not None and usage.seconds:
@@ -109,13 +120,17 @@ def cut(step: Step, error: BaseException) -> End:
 
 
 def _left(step: Step, name: str | None) -> SettleHold:
-    """A step that ends before its work did: at the largest usage that it stated, else at a guess: of a stream, its input and
-    what came. A settlement still corrects a guess."""
+    """A step that ends before its work did: at the largest usage that it stated, where no more output came; else at a guess, at
+    most what is held: of a stream, its input and what came. A settlement still corrects a guess."""
     priced, lease, seen = step._priced, step._lease, None if step._meter is None else step._meter.seen
-    if seen is not None:
-        whole = seen if seen.output_tokens >= step._came else replace(seen, output_tokens=step._came)
-        return settlement(step.id, priced, step._link, whole, None, step._passed_us)
-    nano = came_so_far(priced, step._came) if step._streaming or step._came else priced.amount
+    if seen is not None and seen.output_tokens >= step._came:
+        return settlement(step.id, priced, step._link, seen, None, step._passed_us)
+    nano = priced.amount
+    if seen is not None:  # what it stated, and more output than that, as it was counted here
+        stated, whole = priced.charge(seen)[0], priced.charge(replace(seen, output_tokens=step._came))[0]
+        nano = max(stated, min(nano, whole))
+    elif step._streaming or step._came:
+        nano = came_so_far(priced, step._came)
     used = seconds_of(None, step._passed_us)
     if lease is not None:
         used = priced.measures | used

@@ -65,7 +65,7 @@ def settled(step: Step, usage: Any, amount: Amount | USD | None) -> Settlement |
         counts, model = counts_of(usage), usage.model
         nano, rate = priced.charge(usage) if amount is None else (link.nano(amount), "stated")
         tariff = (rate, priced.catalog.version)
-        used = priced.measures | ends.used_of(priced, usage, now_us - step._started_us)
+        used = ends.all_used(priced.measures, usage, now_us - step._started_us)
     answer = settlement_on_lease(step.id, nano, priced.amount)
     own: SessionLeases = step._own  # type: ignore[assignment]
     if own.book(step._lease, step._n, step.id, nano, used, tariff, counts, model, now_us, step._ended, answer):  # type: ignore[arg-type]

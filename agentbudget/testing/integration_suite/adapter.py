@@ -38,7 +38,8 @@ class Adapter(Protocol):
     through: the suite looks for ``BudgetDenied`` with ``find_denied``.
 
     name: for test ids. api: whose wire format it speaks. calls, streams: the ways in which it can be called and streamed
-    from. cannot: names of tests (without ``test_``) that do not apply, each with the reason why; they are skipped with it.
+    from. cannot: names of tests (without ``test_``) that do not apply, each with the reason why; they are skipped with it, and a
+    name that no test has fails.
     """
 
     @property
@@ -61,7 +62,8 @@ class Adapter(Protocol):
         ...
 
     def stream(self, ask: Ask) -> Iterator[Any]:
-        """A model call streamed: each item that the consumer sees. Closing the iterator leaves the stream."""
+        """A model call streamed: each item that the consumer sees (from the first that brings output on, where a stream that is
+        left before is charged all that it held). Closing the iterator leaves the stream."""
         ...
 
     def astream(self, ask: Ask) -> AsyncIterator[Any]:

@@ -21,6 +21,9 @@ from agentbudget.testing.provider.words import OUTPUT
 LONG = "word " * 400
 MOST = 5_000_000
 """Nanocredits: far more than a short call costs, less than the hold of one with a cap of a thousand tokens."""
+LEAVES_SECONDS = 3.0
+"""A framework that waits for its request when its stream is left (LangGraph's blocking streams do) waits for the HTTP client's
+timeout: the fake says no more."""
 
 
 def read(adapter: Adapter, how: How, ask: Ask, most: int | None = None) -> list[Any]:
@@ -97,7 +100,7 @@ def test_a_stream_that_is_left_is_charged_its_input_and_what_came(
 ) -> None:
     """L5, L11: more than nothing, less than the whole, settled once."""
     provider.say(Reply(text=LONG, stalls_after=2))
-    read(adapter, how, replace(ask, max_output_tokens=1_000), most=1)
+    read(adapter, how, replace(ask, max_output_tokens=1_000, timeout_seconds=LEAVES_SECONDS), most=1)
     drained(customer)
     assert 0 < booked(session) < MOST
 
@@ -108,7 +111,7 @@ def test_a_stream_that_the_collector_finds_is_charged(
     if "sync" not in adapter.streams:
         pytest.skip(f"{adapter.name} has no sync streams")
     provider.say(Reply(text=LONG, stalls_after=2))
-    stream = adapter.stream(replace(ask, max_output_tokens=1_000))
+    stream = adapter.stream(replace(ask, max_output_tokens=1_000, timeout_seconds=LEAVES_SECONDS))
     next(stream)
     del stream
     gc.collect()

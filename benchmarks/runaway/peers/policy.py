@@ -8,26 +8,33 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.runaway.guard import Books, Guard, Setting
-from benchmarks.runaway.steps import RUN, Report, Step, Verdict
+from benchmarks.runaway.provider import worst
+from benchmarks.runaway.steps import RUN, Call, Report, Step, Verdict
 
 CHILD: Final = Path(__file__).with_name("child.py")
+PINS: Final[dict[str, list[str]]] = tomllib.loads(Path(__file__).with_name("pins.toml").read_text("utf-8"))
+"""What each environment holds, every package with its version: what pip resolved for CPython 3.11."""
 NANO: Final = 10**9
 
 
 class PeerPolicy:
-    """A library of the package index. ``adapter``: its class in ``child.py``; ``requirements``: pinned; ``cannot``: what its
-    API has no way to express, so that such cells are left out."""
+    """A library of the package index. ``adapter``: ``FILE:CLASS`` in ``adapters``; ``environment``: which of ``pins.toml``;
+    ``can``: what its API has a way to express; ``cannot``: what not, so that such cells are left out."""
 
     family = "peer"
-    cannot: frozenset[str] = frozenset({"change", "sessions"})
 
-    def __init__(self, name: str, title: str, adapter: str, requirements: tuple[str, ...]) -> None:
-        self.name, self.title, self.adapter, self.requirements = name, title, adapter, requirements
+    def __init__(
+        self, name: str, title: str, adapter: str, environment: str, *, can: frozenset[str] = frozenset()
+    ) -> None:
+        self.name, self.title, self.adapter, self.environment = name, title, adapter, environment
+        self.cannot = frozenset({"change", "crash", "sessions"}) - can
+        self.requirements = tuple(PINS[environment])
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -36,7 +43,7 @@ class PeerPolicy:
         wanted = f"{self.requirements} {sys.version_info[:2]}"
         stated, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
         base = Path(stated) if stated else Path(home, ".cache") if home else Path(tempfile.gettempdir())
-        return base / "agentbudget" / f"lab-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
+        return base / "agentbudget" / f"lab-{self.environment}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
 
     @property
     def is_installed(self) -> bool:
@@ -52,7 +59,8 @@ class PeerPolicy:
         (self.folder / "complete").touch()  # only now: half an installation is none
 
     def open(self, setting: Setting) -> PeerRun:
-        self.ask(ask="open", budget=setting.budget / NANO)
+        wallet = _dollars(setting.wallet)
+        self.ask(ask="open", budget=setting.budget / NANO, usual_calls=setting.usual_steps // 2, wallet=wallet)
         return PeerRun(self, setting)
 
     def ask(self, **said: Any) -> Any:
@@ -86,7 +94,8 @@ class PeerRun:
         return PeerGuard(self.policy, "main")
 
     def session(self, name: str, budget: int) -> Guard:
-        raise TypeError(f"{self.policy.name} has no sessions that share a wallet")
+        self.policy.ask(ask="session", name=name, budget=budget / NANO)
+        return PeerGuard(self.policy, name)
 
     def until(self, now_us: int) -> None:
         left_us = now_us - self._setting.clock.now_us()
@@ -94,7 +103,9 @@ class PeerRun:
             self._setting.clock.advance(microseconds=left_us)
 
     def change(self, what: str, amount: int, guard: Guard) -> Guard:
-        raise TypeError(f"{self.policy.name} cannot be changed while it runs")
+        assert isinstance(guard, PeerGuard)
+        self.policy.ask(ask="change", name=guard.name, what=what, amount=amount / NANO)
+        return guard
 
     def close(self) -> Books:
         booked, held = self.policy.ask(ask="close")
@@ -105,10 +116,10 @@ class PeerGuard:
     """An agent's guard there."""
 
     def __init__(self, policy: PeerPolicy, name: str) -> None:
-        self._policy, self._name = policy, name
+        self._policy, self.name = policy, name
 
     def _ask(self, ask: str, **said: Any) -> Any:
-        return self._policy.ask(ask=ask, name=self._name, **said)
+        return self._policy.ask(ask=ask, name=self.name, **said)
 
     def before(self, step: Step) -> Verdict:
         reason = self._ask("before", step=_plain(step))
@@ -118,8 +129,8 @@ class PeerGuard:
         return True
 
     def after(self, step: Step, report: Report) -> None:
-        cost = None if report.cost is None else report.cost / NANO
-        self._ask("after", step=_plain(step), cost=cost, failure=report.failure)
+        told = {"cost": _dollars(report.cost), "failure": report.failure, "counted": _dollars(_counted(step, report))}
+        self._ask("after", step=_plain(step), told=told)
 
     def dropped(self, step: Step) -> None:
         self._ask("dropped", step=_plain(step))
@@ -133,4 +144,23 @@ class PeerGuard:
 
 
 def _plain(step: Step) -> dict[str, Any]:
-    return {"id": step.id, "estimate": step.estimate / NANO}
+    """``input_cost``: by the provider's own count of the input, for a library that asks for it beforehand."""
+    told: dict[str, Any] = {
+        "id": step.id, "scope": step.scope, "estimate": step.estimate / NANO, "is_model": step.is_model, "is_stream": False,
+        "input_cost": 0.0,
+    }  # fmt: skip
+    if isinstance(step.action, Call):
+        counted = worst(step.action.model, step.action.prompt.tokens, 0)
+        return told | {"is_stream": step.action.stream, "input_cost": counted / NANO}
+    return told
+
+
+def _counted(step: Step, report: Report) -> int | None:
+    """What a library makes of a reply without usage that counts its tokens itself: the provider's own counts, at full price."""
+    if not isinstance(step.action, Call) or not report.streamed or report.cost is not None:
+        return report.cost
+    return worst(step.action.model, step.action.prompt.tokens, report.streamed)
+
+
+def _dollars(nano: int | None) -> float | None:
+    return None if nano is None else nano / NANO

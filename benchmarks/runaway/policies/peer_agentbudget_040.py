@@ -3,5 +3,5 @@
 from benchmarks.runaway.peers.policy import PeerPolicy
 
 POLICY = PeerPolicy(
-    "peer_agentbudget_040", "agentbudget 0.4.0, as documented", "agentbudget_040", ("agentbudget==0.4.0",)
+    "peer_agentbudget_040", "agentbudget 0.4.0, as documented", "agentbudget_040:Tracked", "agentbudget_040"
 )

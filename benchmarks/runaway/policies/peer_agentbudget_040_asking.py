@@ -3,5 +3,5 @@
 from benchmarks.runaway.peers.policy import PeerPolicy
 
 POLICY = PeerPolicy(
-    "peer_agentbudget_040_asking", "agentbudget 0.4.0, asked first", "agentbudget_040_asking", ("agentbudget==0.4.0",)
+    "peer_agentbudget_040_asking", "agentbudget 0.4.0, asked first", "agentbudget_040:Asked", "agentbudget_040"
 )

@@ -35,5 +35,5 @@ SCENARIO = Scenario(
     "the "
     "counter's holder dies, not the agents.",
     grid=({"budget": "0.05", "crashes": 12}, {"budget": "0.05", "crashes": 4}),
-    program=program, budget=dollars, needs=frozenset({"change"}),
+    program=program, budget=dollars, needs=frozenset({"crash"}),
 )  # fmt: skip

@@ -36,6 +36,6 @@ SCENARIO = Scenario(
     "Counters in "
     "memory begin at zero; agentbudget keeps what the dead process had leased until a day has passed, then books it as unknown.",
     grid=({"budget": "0.1", "crashes": 12}, {"budget": "0.1", "crashes": 5}),
-    program=program, budget=dollars, needs=frozenset({"change"}),
+    program=program, budget=dollars, needs=frozenset({"crash"}),
     usual_step=1_500_000,
 )  # fmt: skip

@@ -5,6 +5,7 @@ cost.
 ``BudgetCallbackHandler`` needs only langchain-core and covers everything that has callbacks.
 ``attach`` puts that handler on every run of a block, without touching the agent.
 ``BudgetEmbeddings`` holds embeddings, which have no callbacks.
+``account_retries`` accounts what the SDK below a model makes again out of sight.
 ``ScriptedChatModel`` is a model for tests and demonstrations that needs no network.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentbudget_langchain.attaching import attach
+    from agentbudget_langchain.clients import account_retries
     from agentbudget_langchain.embeddings import BudgetEmbeddings
     from agentbudget_langchain.handler import BudgetCallbackHandler
     from agentbudget_langchain.middleware import BudgetMiddleware
@@ -29,6 +31,7 @@ __all__ = [
     "BudgetMiddleware",
     "ScriptedChatModel",
     "__version__",
+    "account_retries",
     "attach",
     "retry_unless_refused",
     "thread_session",
@@ -39,6 +42,7 @@ _MODULE_OF = {
     "BudgetEmbeddings": "embeddings",
     "BudgetMiddleware": "middleware",
     "ScriptedChatModel": "scripted",
+    "account_retries": "clients",
     "attach": "attaching",
     "retry_unless_refused": "threads",
     "thread_session": "threads",

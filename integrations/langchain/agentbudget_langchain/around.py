@@ -1,12 +1,10 @@
 """What a middleware tells the callbacks that fire inside it: "this call is mine".
 
 A middleware opens a step, and LangChain's callbacks then announce the same call once more, from within. The first run
-of
-the same kind and name inside an open :class:`Around` is that call: it is not held again, it only reports what it sees
-(usage, partial output, an error), also where the middleware never gets a reply, as when parsing the paid reply fails.
-Every
-further run inside is work of its own and is held on its own: a retry between us and the model, a sub-agent, a tool's
-model.
+of the same kind and name inside an open :class:`Around` is that call: it is not held again, it only reports what it
+sees (usage, partial output, an error), also where the middleware never gets a reply, as when parsing the paid reply
+fails. Every further run inside is work of its own and is held on its own: a retry between us and the model, a
+sub-agent, a tool's model.
 
 ``net`` puts a callback handler on every run that starts while it is set, without touching the caller's configuration.
 """
@@ -37,9 +35,8 @@ _claims = threading.Lock()
 class Around:
     """An open step of a middleware, and what the run inside it reported.
 
-    started: LangChain announced the call, so the model (the tool) may have been reached.  ended: it came back.
-    cached: out
-    of LangChain's cache.  usage, error: what the run reported.
+    started: LangChain announced the call, so the model (the tool) may have been reached. ended: it came back. cached:
+    out of LangChain's cache. usage, error: what the run reported.
     """
 
     __slots__ = ("cached", "ended", "error", "session", "started", "step", "usage")

@@ -1,10 +1,8 @@
 """``BudgetCallbackHandler``: a hold before every chat model, LLM, tool and retriever that LangChain announces.
 
 One synchronous handler serves the synchronous and the asynchronous world: LangChain swallows what an asynchronous
-handler
-raises on the synchronous path, and runs a handler outside ``run_inline`` in another thread. The price is the one
-place where
-agentbudget blocks an event loop: for one answer of the owner at the start of a run, and one at its end.
+handler raises on the synchronous path, and runs a handler outside ``run_inline`` in another thread. The price is the
+one place where agentbudget blocks an event loop: for one answer of the owner at the start of a run, and one at its end.
 
 A handler cannot change the request. Where a call has no output cap it therefore holds the model's maximum.
 """
@@ -47,21 +45,16 @@ _log = logging.getLogger("agentbudget.langchain")
 
 class BudgetCallbackHandler(BaseCallbackHandler):
     """Give it to ``config={"callbacks": [...]}``, to a model, or to an agent; where the same run is announced to
-    several of
-    them (or to a ``BudgetMiddleware`` around it), it is held once.
+    several of them (or to a ``BudgetMiddleware`` around it), it is held once.
 
     session: whose budget pays; None means the current session at each call, and without one the call is refused
-    (``no_session``).  handler_timeout: seconds to wait for the owner before a call; then ``OwnerUnavailable`` and the
-    call does
-    not run.  assume_max_output_tokens: what a call without an output cap holds, instead of the model's maximum; what
-    goes
-    beyond it is booked as an overrun.  feature: what the plan must entitle (None: the session's).  on_refused:
-    ``raise``, or
-    ``ask``: inside of a LangGraph graph a refused run asks a human first (see ``approval``).
+    (``no_session``). handler_timeout: seconds to wait for the owner before a call; then ``OwnerUnavailable`` and the
+    call does not run. assume_max_output_tokens: what a call without an output cap holds, instead of the model's
+    maximum; what goes beyond it is booked as an overrun. feature: what the plan must entitle (None: the session's).
+    on_refused: ``raise``, or ``ask``: inside of a LangGraph graph a refused run asks a human first (see ``approval``).
 
-    Raises from inside LangChain, before the model, tool or retriever is reached: ``BudgetDenied`` (or
-    ``BudgetAbort``, by the
-    session's ``on_denied``).
+    Raises from inside LangChain, before the model, tool or retriever is reached: ``BudgetDenied`` (or ``BudgetAbort``,
+    by the session's ``on_denied``).
     """
 
     raise_error = True  # else LangChain logs the refusal and makes the call
@@ -102,8 +95,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
     def ignore_custom_event(self) -> bool:
         return True
 
-    # --- models
-    # ----------------------------------------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------------------------
 
     def on_chat_model_start(
         self,
@@ -175,8 +167,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         if stops_batch:
             self._end_batch_of(run, error)
 
-    # --- tools and retrievers
-    # --------------------------------------------------------------------------------------------
+    # --- tools and retrievers ---------------------------------------------------------------------------------------
 
     def on_tool_start(
         self,
@@ -236,8 +227,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         if run is not None:
             self._fail(run, error)
 
-    # --- starts
-    # ----------------------------------------------------------------------------------------------------------
+    # --- starts -----------------------------------------------------------------------------------------------------
 
     def _start_model(
         self,
@@ -298,8 +288,7 @@ class BudgetCallbackHandler(BaseCallbackHandler):
         if run is not None and run.target is not None:
             OPEN.add(run, run_id)
 
-    # --- ends
-    # ------------------------------------------------------------------------------------------------------------
+    # --- ends -------------------------------------------------------------------------------------------------------
 
     def _settle(self, run_id: UUID, usage: Usage | None) -> None:
         run = OPEN.take(run_id, self)
@@ -319,9 +308,8 @@ class BudgetCallbackHandler(BaseCallbackHandler):
             self._end(run, lambda step: step.fail(error, timeout_seconds=self._timeout))
 
     def _end(self, run: Run, end: Callable[[Step], object]) -> None:
-        """Book an end. The reply has been paid for and is the caller's: an owner that does not answer must not take
-        it away.
-        The hold then stays, and ends by its time to live as ``on_unknown`` says (laws L5, L8)."""
+        """Book an end. The reply has been paid for and is the caller's: an owner that does not answer must not take it
+        away. The hold then stays, and ends by its time to live as ``on_unknown`` says (laws L5, L8)."""
         if run.step is None:
             return
         try:
@@ -340,8 +328,8 @@ class BudgetCallbackHandler(BaseCallbackHandler):
 
     def _end_batch_of(self, run: Run, error: BaseException) -> None:
         """``generate`` stops at the first prompt that fails, and reports only that one: the chat calls before it were
-        made (and
-        paid), those after it never. ``agenerate`` reports each, from a task of its own; a plain LLM reports all."""
+        made (and paid), those after it never. ``agenerate`` reports each, from a task of its own; a plain LLM reports
+        all."""
         for other in OPEN.batch_of(run.batch, self):
             if OPEN.remove(other):
                 was_made = other.place < run.place

@@ -21,8 +21,7 @@ HOW_TO_CAP: Final = (
 
 def session_for(given: Session | None) -> Session:
     """The session a step belongs to: the current one, or the given one, or a child of the given one that is current
-    (its
-    budget is carved out of the given one, so both bind). Raises ``BudgetDenied`` (``no_session``) when there is
+    (its budget is carved out of the given one, so both bind). Raises ``BudgetDenied`` (``no_session``) when there is
     none."""
     if given is None:
         return require_session()

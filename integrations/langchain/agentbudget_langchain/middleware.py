@@ -1,10 +1,9 @@
 """``BudgetMiddleware``: admission, output cap and true cost for every model call and tool call of a langchain v1 agent.
 
 Put it last in ``middleware=[...]``: the last is the innermost, so every attempt of a retry or a fallback passes it.
-Where
-something between it and the model tries again all the same, the callback net inside holds each further attempt on its
-own.
-The same net sees what no middleware sees: models called inside tools, sub-agents without this middleware, retrievers.
+Where something between it and the model tries again all the same, the callback net inside holds each further attempt on
+its own. The same net sees what no middleware sees: models called inside tools, sub-agents without this middleware,
+retrievers.
 """
 
 from __future__ import annotations
@@ -49,29 +48,25 @@ End: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 MAX_SCHEMAS: Final = 512
 """Tool schemas kept per middleware: converting one costs a millisecond; an agent has tens, and one that makes them up
-as it
-goes must not fill the memory."""
+as it goes must not fill the memory."""
 
 
 class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     """``create_agent(model, tools, middleware=[..., BudgetMiddleware()])``: last, so that it is innermost.
 
     Before each attempt it holds what the call may cost, and refuses it by ``BudgetDenied`` (``BudgetAbort`` by the
-    session's
-    ``on_denied``) before the model is reached. A call that nobody capped gets the session's ``max_output_tokens``
-    written
-    into it; with ``on_short="clamp"`` the cap is lowered to what fits. It settles what the reply states.
+    session's ``on_denied``) before the model is reached. A call that nobody capped gets the session's
+    ``max_output_tokens`` written into it; with ``on_short="clamp"`` the cap is lowered to what fits. It settles what
+    the reply states.
 
     session: whose budget pays; None means the current session at each call, and without one the call is refused
-    (``no_session``).  cap_parameter: the name under which the model takes an output cap, where its class does not tell.
-    assume_max_output_tokens: for model calls inside tools, which only the callback net sees.  feature: what the plan
-    must
-    entitle (None: the session's).  on_refused: what a refused step does to the agent. ``raise``: the refusal leaves it.
-    ``end``: it ends with a message that says why, and what would unblock it (a refused tool call is answered by an
-    error first).
-    ``ask``: it stops to ask a human, needs a checkpointer, and goes on when that is approved (see ``approval``); else
-    it ends
-    as with ``end``. A ``BudgetAbort``, and a call without a session, are raised in any case.
+    (``no_session``). cap_parameter: the name under which the model takes an output cap, where its class does not tell.
+    assume_max_output_tokens: for model calls inside tools, which only the callback net sees. feature: what the plan
+    must entitle (None: the session's). on_refused: what a refused step does to the agent. ``raise``: the refusal leaves
+    it. ``end``: it ends with a message that says why, and what would unblock it (a refused tool call is answered by an
+    error first). ``ask``: it stops to ask a human, needs a checkpointer, and goes on when that is approved (see
+    ``approval``); else it ends as with ``end``. A ``BudgetAbort``, and a call without a session, are raised in any
+    case.
     """
 
     def __init__(
@@ -100,8 +95,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         )
         self._schemas: dict[int, tuple[Any, Any]] = {}
 
-    # --- models
-    # ----------------------------------------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------------------------
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Hold, call, settle."""
@@ -153,8 +147,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         await _ado(step, _end_of_model(around, request.model, reply, None))
         return reply
 
-    # --- tools
-    # -----------------------------------------------------------------------------------------------------------
+    # --- tools ------------------------------------------------------------------------------------------------------
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Hold, run, settle."""
@@ -208,8 +201,7 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     async def _areserve(self, session: Session, kind: Kind, what: dict[str, Any]) -> Step:
         return await (approval.areserve(session, kind, what) if self._asks else session.areserve(kind, **what))
 
-    # --- what to ask for
-    # -------------------------------------------------------------------------------------------------
+    # --- what to ask for --------------------------------------------------------------------------------------------
 
     def _call_of(self, request: ModelRequest[Any]) -> ModelCall:
         messages = (

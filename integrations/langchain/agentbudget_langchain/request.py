@@ -64,8 +64,7 @@ underscore."""
 
 class ModelCall(Struct, frozen=True, kw_only=True):
     """One model call, as a hold sees it. ``cap``: the output cap that the request carries (None: none). ``quantity``:
-    how
-    many candidates it asks for. ``server_tools``: the provider may run, and bill, tools of its own."""
+    how many candidates it asks for. ``server_tools``: the provider may run, and bill, tools of its own."""
 
     model: str | None
     payload: dict[str, Any]
@@ -79,8 +78,7 @@ def call_of_callback(
     messages: Sequence[Any], metadata: Mapping[str, Any] | None, params: Mapping[str, Any] | None
 ) -> ModelCall:
     """The call that ``on_chat_model_start`` or ``on_llm_start`` announces: the messages (prompts) of the run,
-    LangChain's
-    ``metadata`` and its ``invocation_params``."""
+    LangChain's ``metadata`` and its ``invocation_params``."""
     metadata, params = metadata or {}, params or {}
     cap, traced = cap_of(params), metadata.get("ls_max_tokens")
     return _call(
@@ -138,8 +136,7 @@ def _call(
 
 def cap_of(params: Mapping[str, Any]) -> int | None:
     """The output cap among call parameters, under any of its names, also inside the nested option objects; of several
-    the
-    largest, since which one a client sends is its own affair."""
+    the largest, since which one a client sends is its own affair."""
     most = 0
     for name in params.keys() & _CAP_PLACES:  # most calls have one of a dozen, so the sets meet before anything is read
         value = params[name]
@@ -168,9 +165,8 @@ def model_of(params: Mapping[str, Any]) -> str | None:
 
 
 def provider_of(named: Any) -> str | None:
-    """The price table's id of a provider that LangChain names. ``openai`` gives None: ChatOpenAI is the usual client
-    of every
-    compatible endpoint, so its class does not say who serves the model; the model's name does."""
+    """The price table's id of a provider that LangChain names. ``openai`` gives None: ChatOpenAI is the usual client of
+    every compatible endpoint, so its class does not say who serves the model; the model's name does."""
     return _PROVIDERS.get(named, named) if isinstance(named, str) and named != "openai" else None
 
 

@@ -1,15 +1,11 @@
 """The open runs: every LangChain run for which a callback handler holds credits, until its end event, or what
 replaces it.
 
-LangChain has no end event for a cancelled or timed out ``ainvoke``, a cancelled retriever, a handler that raises
-after ours
-held, and parts of a failed batch. Two nets catch those (law L5: every hold ends): the end of the asyncio task in
-which the
-run started, and the end of the run's id, an object that LangChain keeps exactly as long as the call. Both may fire
-inside the
-garbage collector or an event loop, so they end a step by ``abandon``, which waits for nobody. Under both lies the
-hold's
-time to live at the owner.
+LangChain has no end event for a cancelled or timed out ``ainvoke``, a cancelled retriever, a handler that raises after
+ours held, and parts of a failed batch. Two nets catch those (law L5: every hold ends): the end of the asyncio task in
+which the run started, and the end of the run's id, an object that LangChain keeps exactly as long as the call. Both may
+fire inside the garbage collector or an event loop, so they end a step by ``abandon``, which waits for nobody. Under
+both lies the hold's time to live at the owner.
 """
 
 from __future__ import annotations
@@ -95,8 +91,7 @@ class Run:
 
     def used(self, reported: Usage | None) -> Usage | None:
         """The usage of the whole run. LangChain adds up what chunks state; where each stated a running total, the sum
-        is
-        wrong and the largest is right. A chunk that states only what is new has no input tokens after the first."""
+        is wrong and the largest is right. A chunk that states only what is new has no input tokens after the first."""
         if self._reports > 1 and self._running_total:
             return self.stated
         return merge(self.stated, reported)

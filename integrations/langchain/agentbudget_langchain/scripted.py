@@ -2,8 +2,7 @@
 network.
 
 It behaves like a real one where a budget can tell: it counts what it is sent and says (about four bytes a token), it
-obeys
-an output cap, it streams, it takes time, and it states its usage and the model that served.
+obeys an output cap, it streams, it takes time, and it states its usage and the model that served.
 """
 
 from __future__ import annotations
@@ -41,10 +40,9 @@ WORDS_PER_CHUNK = 4
 class ScriptedChatModel(BaseChatModel):
     """A chat model that says ``replies`` one after the other; the last repeats for ever, as a runaway agent does.
 
-    replies: a sequence of :data:`Reply`, or a function of the messages.  model, provider: what it calls itself, and
-    so what
-    the catalog prices.  latency: seconds before each reply.  max_tokens: its own output cap; a cap in the call wins.
-    reasoning_tokens: hidden output counted into each reply.  on_call: called with the messages when a request is
+    replies: a sequence of :data:`Reply`, or a function of the messages. model, provider: what it calls itself, and so
+    what the catalog prices. latency: seconds before each reply. max_tokens: its own output cap; a cap in the call wins.
+    reasoning_tokens: hidden output counted into each reply. on_call: called with the messages when a request is
     received.
 
     ``received`` holds the messages of every request that reached the model, ``caps`` the output cap that each carried.

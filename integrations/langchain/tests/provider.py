@@ -1,6 +1,5 @@
 """A provider on the loopback: answers as OpenAI's chat completions and Responses and as Anthropic's messages do, and
-keeps
-every request body, so that a test can see which output cap was really sent."""
+keeps every request body, so that a test can see which output cap was really sent."""
 
 from __future__ import annotations
 

@@ -235,14 +235,39 @@ def test_an_approval_ends_a_stop(customer: Customer) -> None:
         assert session.status().state == "open"
 
 
-def test_an_approval_closes_an_open_circuit_of_a_session_without_a_budget(customer: Customer) -> None:
-    agent = asking(flat())
+@both_ways
+def test_an_approval_closes_an_open_circuit_of_a_session_without_a_budget(customer: Customer, how: str) -> None:
+    """Once: the circuit opens again at the next step too many."""
+    model = flat()
+    agent = asking(model)
+    with customer.session(breaker=Breaker(max_steps=1)) as session:
+        run(agent, how, THREAD)
+        paused = run(agent, how, THREAD)
+        asked = paused["__interrupt__"][0].value
+        assert (asked["reason"], asked["amount"]) == ("circuit_open", None)
+        assert (books(session), len(model.received), session.status().state) == ((1, 0), 1, "stopped")
+        done = resume(agent, approve(paused), how)
+        assert ("__interrupt__" in done, done["messages"][-1].text) == (False, "ok")
+        assert (books(session), len(model.received)) == ((2, 0), 2)
+        assert (session.status().state, session.status().budget) == ("open", None)
+        again = run(agent, how, THREAD)["__interrupt__"][0].value
+        assert (again["reason"], len(model.received)) == ("circuit_open", 2)
+        assert again["approve"] != asked["approve"]
+
+
+@pytest.mark.parametrize("answer", ["declined", "funded"])
+def test_an_open_circuit_stays_open_unless_it_is_approved_without_an_amount(customer: Customer, answer: str) -> None:
+    model = flat()
+    agent = asking(model)
     with customer.session(breaker=Breaker(max_steps=1)) as session:
         agent.invoke(ASK, THREAD)
         paused = agent.invoke(ASK, THREAD)
-        asked = paused["__interrupt__"][0].value
-        assert (asked["reason"], asked["amount"]) == ("circuit_open", None)
-        assert books(session) == (1, 0)
+        after = resume(agent, False if answer == "declined" else approve(paused, 3))
+        if answer == "declined":
+            assert after["messages"][-1].text.startswith("Stopped by the budget")
+        else:
+            assert "would not help" in after["__interrupt__"][0].value["note"]
+        assert (session.status().state, session.status().budget, len(model.received)) == ("stopped", None, 1)
 
 
 def test_a_limit_above_the_session_is_lifted_first_and_then_approved(customer: Customer) -> None:

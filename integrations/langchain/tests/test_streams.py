@@ -39,6 +39,25 @@ def test_a_stream_that_is_left_is_charged_its_input_and_what_came(customer: Cust
     assert 0 < spent.nano < FULL.nano // 4
 
 
+class OpensEmpty(ScriptedChatModel):
+    """Its stream begins with a piece that brings nothing, as providers' streams do."""
+
+    def _stream(self, *args: Any, **more: Any) -> Iterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=AIMessageChunk(content=""))
+        yield from super()._stream(*args, **more)
+
+
+def test_a_stream_that_is_left_before_anything_came_is_charged_all_that_it_held(customer: Customer) -> None:
+    """L11: nobody knows what the model had thought, and the provider billed, until then."""
+    with customer.session(budget=5) as session:
+        stream = OpensEmpty(model="counted", max_tokens=1000, replies=[MANY_WORDS]).stream("hi", config())
+        next(stream)
+        stream.close()
+        spent, held = books(session)
+    assert held == 0
+    assert spent > FULL
+
+
 def _leave_stream(model: ScriptedChatModel, leave: str) -> None:
     async def aclose() -> None:
         stream = model.astream("hi", config())

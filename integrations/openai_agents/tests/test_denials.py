@@ -1,182 +1,161 @@
-"""What a refusal becomes in this SDK, wherever it happens, and what stops the run all the same: the table of the README."""
+"""Every cell of the part on the OpenAI Agents SDK in integrations/DENIALS.md: where a step is refused, and what its session's
+``on_denied`` makes of it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
-from agentbudget_openai_agents import BudgetProvider, guard_agent, guard_tool
-from agents import Agent, ModelSettings, MultiProvider, RunConfig, Runner, UserError, function_tool
+from agentbudget_openai_agents import guard_agent
+from agents import Agent, ModelSettings, Runner, UserError, function_tool
 
-from agentbudget import BudgetAbort, BudgetDenied, Session, find_denied
+from agentbudget import BudgetAbort, BudgetDenied, Credits, find_denied
 from agentbudget.runtime.customer import Customer
 from agentbudget.testing.integration_suite import Ask, _applies, ask, customer, provider, session
 from agentbudget.testing.provider import FakeProvider, Reply
-from integrations.openai_agents.tests.adapter import Agents, client_of
+from integrations.openai_agents.tests.adapter import Agents
 
 __all__ = ["_applies", "ask", "customer", "provider", "session"]
 
-CALLS_TOOL = Reply(text="", tools=(("spend", {}),))
-ONE = "1.5"
-"""A budget for one call of ``flat``, not for two."""
+TABLE: Final = Path(__file__).parents[2] / "DENIALS.md"
+CALLS: Final = Credits("0.01")
+"""More than the calls of the model that fits cost."""
+
+TEXT, CAUSE = "text for the model", "the cause of a UserError"
 
 
-@pytest.fixture
-def flat(ask: Ask) -> Any:
-    """What an agent is made of: a model at a credit a call."""
-    return {"model": Agents().model(Ask(session=ask.session, url=ask.url, model="flat"))}
+class Kit:
+    """Agents of two models: ``fits`` is cheap, and its first reply asks for a tool; ``flat`` costs a credit, which nobody has."""
+
+    def __init__(self, url: str, session: Any, provider: FakeProvider) -> None:
+        self._url, self._session, self._provider = url, session, provider
+
+    def agent(self, model: str = "flat", **more: Any) -> Any:
+        served = Agents().model(Ask(session=self._session, url=self._url, model=model))
+        settings = ModelSettings(max_tokens=10)
+        return guard_agent(Agent("asker", model=served, model_settings=settings, **more), prices={"spend": 1})
+
+    def fits(self, tool: str, arguments: Any, **more: Any) -> Any:
+        self._provider.say(Reply(text="", tools=((tool, arguments),)))
+        return self.agent("counted", **more)
 
 
 @function_tool
 async def spend() -> str:
     """Spends."""
-    return "spent"
+    pytest.fail("a refused tool ran")
 
 
-def test_a_refused_model_call_comes_out_unchanged(customer: Customer, flat: Any, provider: FakeProvider) -> None:
-    with customer.session(budget="0.5"), pytest.raises(BudgetDenied):
-        Runner.run_sync(guard_agent(Agent("one", **flat)), "hi")
-    assert provider.calls == []
-
-
-def test_a_refused_call_of_a_streamed_run_comes_out_of_its_events(
-    customer: Customer, flat: Any, provider: FakeProvider
-) -> None:
+def streamed(agent: Any) -> Any:
     async def read() -> None:
-        async for _ in Runner.run_streamed(guard_agent(Agent("one", **flat)), "hi").stream_events():
+        async for _ in Runner.run_streamed(agent, "hi").stream_events():
             pass
 
-    with customer.session(budget="0.5"), pytest.raises(BudgetDenied):
-        asyncio.run(read())
-    assert provider.calls == []
+    return asyncio.run(read())
 
 
-def test_a_refused_call_of_an_agent_handed_over_to_comes_out_unchanged(
-    customer: Customer, flat: Any, provider: FakeProvider
-) -> None:
-    provider.say(Reply(text="", tools=(("transfer_to_two", {}),)))
-    agent = guard_agent(Agent("one", handoffs=[Agent("two", **flat)], **flat))
-    with customer.session(budget=ONE) as small:
-        with pytest.raises(BudgetDenied):
-            Runner.run_sync(agent, "hi")
-        assert small.status().spent == 1
+def handed_over(kit: Kit) -> Any:
+    two = Agent("two", model=Agents().model(Ask(session=kit._session, url=kit._url, model="flat")))
+    return Runner.run_sync(kit.fits("transfer_to_two", {}, handoffs=[two]), "hi")
 
 
-def test_a_refused_tool_is_the_cause_of_a_user_error_and_does_not_run(
-    customer: Customer, flat: Any, provider: FakeProvider
-) -> None:
-    ran = []
+def in_a_body(kit: Kit) -> Any:
+    helper = kit.agent()
 
-    @function_tool(name_override="spend")
-    async def spending() -> str:
-        """Spends."""
-        ran.append(1)
-        return "spent"
-
-    provider.say(CALLS_TOOL)
-    agent = guard_agent(Agent("one", tools=[spending], **flat), prices={"spend": 1})
-    with customer.session(budget=ONE), pytest.raises(UserError) as refused:
-        Runner.run_sync(agent, "hi")
-    assert isinstance(refused.value.__cause__, BudgetDenied)
-    assert find_denied(refused.value) is refused.value.__cause__
-    assert ran == []
-
-
-def swallowing(kind: str, flat: Any) -> Any:
-    """An agent whose tool meets the refusal: in its body, or as an agent of its own."""
-    helper = guard_agent(Agent("helper", **flat))
-    if kind == "agent":
-        return guard_agent(Agent("one", tools=[helper.as_tool(tool_name="spend", tool_description="Spends.")], **flat))
-
-    @function_tool(name_override="spend")
-    async def spending() -> str:
-        """Spends."""
+    @function_tool
+    async def helped() -> str:
+        """Asks a helper."""
         return str((await Runner.run(helper, "hi")).final_output)
 
-    return guard_agent(Agent("one", tools=[spending], **flat))
+    return Runner.run_sync(kit.fits("helped", {}, tools=[helped]), "hi")
 
 
-kinds = pytest.mark.parametrize("kind", ["body", "agent"])
+def as_a_tool(kit: Kit) -> Any:
+    tool = kit.agent().as_tool(tool_name="helper", tool_description="Helps.")
+    return Runner.run_sync(kit.fits("helper", {"input": "hi"}, tools=[tool]), "hi")
 
 
-def calls_tool(kind: str) -> Reply:
-    return CALLS_TOOL if kind == "body" else Reply(text="", tools=(("spend", {"input": "hi"}),))
+Case = tuple[Callable[[Kit], Any], str | None]
+CASES: dict[str, Case] = {  # what runs, what the caller gets (None: the refusal is raised)
+    "OA-01": (lambda k: Runner.run_sync(k.agent(), "hi"), None),
+    "OA-02": (lambda k: streamed(k.agent()), None),
+    "OA-03": (handed_over, None),
+    "OA-04": (lambda k: Runner.run_sync(k.fits("spend", {}, tools=[spend]), "hi"), CAUSE),
+    "OA-05": (in_a_body, TEXT),
+    "OA-06": (as_a_tool, TEXT),
+}
 
 
-@kinds
-def test_a_refusal_inside_a_tool_becomes_text_and_the_next_call_is_judged_anew(
-    customer: Customer, flat: Any, provider: FakeProvider, kind: str
-) -> None:
-    provider.say(calls_tool(kind))
-    with customer.session(budget=ONE) as small:
+def ends_with_a_refusal(run: Callable[[], Any], becomes: str | None) -> None:
+    with pytest.raises((BudgetDenied, UserError)) as raised:
+        run()
+    error = raised.value
+    if becomes == CAUSE:
+        assert isinstance(error, UserError)
+        assert isinstance(error.__cause__, BudgetDenied)
+        assert find_denied(error) is error.__cause__
+    else:
+        assert type(error) is BudgetDenied
+
+
+def nobody_paid(provider: FakeProvider) -> bool:
+    """Whether no call was made of the model that does not fit."""
+    return {call.asked.model for call in provider.calls} <= {"counted"}
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_refuse(customer: Customer, provider: FakeProvider, id: str) -> None:
+    run, becomes = CASES[id]
+    with customer.session(budget="0.4") as session:
+        kit = Kit(provider.url, session, provider)
+        if becomes == TEXT:
+            assert run(kit).final_output == Reply().text
+            assert "error occurred" in str(provider.bodies[-1]["input"])
+        else:
+            ends_with_a_refusal(lambda: run(kit), becomes)
+        status = session.status()
+        assert (status.spent < CALLS, status.held, status.denials, nobody_paid(provider)) == (True, 0, 1, True)
+        with session.step("tool", amount="0.3"):
+            pass  # a smaller step may run
         with pytest.raises(BudgetDenied):
-            Runner.run_sync(swallowing(kind, flat), "hi")
-        assert small.status().spent == 1
-        assert small.status().denials == 2  # the one that became text, and the next one of the agent
+            session.raise_if_denied()
 
 
-@kinds
-def test_stop_ends_the_run_that_swallowed_a_refusal(
-    customer: Customer, flat: Any, provider: FakeProvider, kind: str
-) -> None:
-    """Also where the next call would fit."""
-    provider.say(calls_tool(kind))
-    with customer.session(budget=ONE, on_denied="stop") as small:
-        with pytest.raises(BudgetDenied):
-            Runner.run_sync(swallowing(kind, flat), "hi")
-        with pytest.raises(BudgetDenied):
-            small.raise_if_denied()
-    assert len(provider.calls) == 1
+@pytest.mark.parametrize("id", CASES)
+def test_stop(customer: Customer, provider: FakeProvider, id: str) -> None:
+    """Where the refusal became text, the next call of the run is refused, also where it would fit."""
+    run, becomes = CASES[id]
+    with customer.session(budget="0.4", on_denied="stop") as session:
+        kit = Kit(provider.url, session, provider)
+        ends_with_a_refusal(lambda: run(kit), None if becomes == TEXT else becomes)
+        with pytest.raises(BudgetDenied, match="circuit_open"):
+            session.reserve("tool", amount="0.3")
+        assert (session.status().spent < CALLS, nobody_paid(provider)) == (True, True)
+    assert len(provider.calls) == (0 if id in ("OA-01", "OA-02") else 1)
 
 
-@kinds
-def test_abort_passes_what_would_swallow_it(customer: Customer, flat: Any, provider: FakeProvider, kind: str) -> None:
-    provider.say(calls_tool(kind))
-    with customer.session(budget=ONE, on_denied="abort"), pytest.raises(BudgetAbort):
-        Runner.run_sync(swallowing(kind, flat), "hi")
+@pytest.mark.parametrize("id", CASES)
+def test_abort(customer: Customer, provider: FakeProvider, id: str) -> None:
+    run = CASES[id][0]
+    with customer.session(budget="0.4", on_denied="abort") as session:
+        with pytest.raises(BudgetAbort):
+            run(Kit(provider.url, session, provider))
+        assert (session.status().spent < CALLS, session.status().held, nobody_paid(provider)) == (True, 0, True)
 
 
-# --- the rest of what is guarded ----------------------------------------------------------------------------------------------
-
-
-def test_a_provider_guards_every_named_model_of_a_run(ask: Ask, session: Session, provider: FakeProvider) -> None:
-    """L11: also of an agent that is a tool, and that nobody guarded."""
-    provider.say(calls_tool("agent"))
-    tool = Agent("helper", model="counted").as_tool(tool_name="spend", tool_description="Spends.")
-    config = RunConfig(model_provider=BudgetProvider(MultiProvider(openai_client=client_of(ask))))
-    Runner.run_sync(Agent("one", model="counted", tools=[tool]), "hi", run_config=config)
-    assert len(provider.calls) == 3
-    assert session.status().spent.nano == provider.billed
-
-
-def test_a_call_without_a_cap_gets_the_sessions(customer: Customer, ask: Ask, provider: FakeProvider) -> None:
-    with customer.session(budget=5, max_output_tokens=321):
-        Runner.run_sync(guard_agent(Agent("one", model=Agents().model(ask))), "hi")
-    assert provider.bodies[0]["max_output_tokens"] == 321
-
-
-def test_a_cap_is_clamped_to_what_fits(customer: Customer, ask: Ask, provider: FakeProvider) -> None:
-    agent = Agent("one", model=Agents().model(ask), model_settings=ModelSettings(max_tokens=5_000))
-    with customer.session(budget="0.002", on_short="clamp"):
-        Runner.run_sync(guard_agent(agent), "hi")
-    assert 100 < provider.bodies[0]["max_output_tokens"] < 200
-
-
-def test_a_conversation_that_the_provider_keeps_holds_the_context_window(
-    customer: Customer, ask: Ask, provider: FakeProvider
-) -> None:
-    agent = guard_agent(Agent("one", model=Agents().model(ask)))
-    with customer.session(budget="0.15"), pytest.raises(BudgetDenied):
-        Runner.run_sync(agent, "hi", previous_response_id="resp_0")
-    assert provider.calls == []
-
-
-def test_a_tool_is_guarded_once_and_agents_that_hand_over_to_each_other_are_copied_once() -> None:
-    tool = guard_tool(spend)
-    assert guard_tool(tool) is tool
-    one, two = Agent("one"), Agent("two")
-    one.handoffs, two.handoffs = [two], [one]
-    copy: Any = guard_agent(one)
-    assert copy.handoffs[0].handoffs[0] is copy
-    assert one.handoffs == [two]
+def test_the_table_has_these_rows_and_says_what_these_cases_say() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in TABLE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| OA-")
+    ]
+    assert [row[0] for row in rows] == list(CASES)
+    for id, _, refuse, stop, abort in rows:
+        becomes = CASES[id][1]
+        assert ("raised" if becomes is None else becomes) in refuse, id
+        assert stop.startswith(refuse), id
+        assert ("next call is refused" in stop) is (becomes == TEXT), id
+        assert ("latched" in stop, abort) == (True, "BudgetAbort"), id

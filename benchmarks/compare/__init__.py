@@ -1,0 +1,1 @@
+"""``python -m benchmarks compare BASE [HEAD]``: the speed rows of two commits, side by side, and a verdict for each figure."""
