@@ -13,6 +13,7 @@ BENCHMARKS = (
     "benchmarks/__main__.py",
     "benchmarks/compare",
     "benchmarks/peers",
+    "benchmarks/runaway",
     "benchmarks/scale",
     "benchmarks/speed",
 )
