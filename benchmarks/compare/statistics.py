@@ -72,9 +72,8 @@ class Change(StrEnum):
 
 
 class Judged(Struct, frozen=True):
-    """A figure's verdict. ``ratio``: head's cost over base's, ``low`` to ``high`` with all figures' intervals right at once;
-    ``visible``: the ratio from which on a change would
-    have been named, with ``POWER``."""
+    """A figure's verdict. ``ratio``: head's cost over base's, ``low`` to ``high`` with all figures' intervals right at
+    once; ``visible``: the ratio from which on a change would have been named, with ``POWER``."""
 
     change: Change
     ratio: float

@@ -8,9 +8,8 @@ from typing import Any, Final
 from agentbudget_langchain.request import CAP_NAMES, attributes_of
 
 _PARAMETER: Final = {
-    # ChatOpenAI on the Responses API drops a per-call max_tokens where the model object has a cap of its own; this
-    # name wins on
-    # both of its APIs.
+    # ChatOpenAI on the Responses API drops a per-call max_tokens where the model object has a cap of its own; this name
+    # wins on both of its APIs.
     "ChatOpenAI": "max_completion_tokens",
     "AzureChatOpenAI": "max_completion_tokens",
     "ChatAnthropic": "max_tokens",

@@ -213,11 +213,9 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
         return call_of_model(request.model, messages, [self._schema(tool) for tool in request.tools], settings)
 
     def _ask(self, session: Session, call: ModelCall, request: ModelRequest[Any]) -> dict[str, Any]:
-        cap, thinking = call.cap, thinking_budget(request.model, request.model_settings)
-        if cap is None and thinking:
-            cap = (
-                thinking + session.max_output_tokens
-            )  # a cap must be beyond the thinking budget, which counts as output
+        cap = call.cap
+        if cap is None and (thinking := thinking_budget(request.model, request.model_settings)):
+            cap = thinking + session.max_output_tokens  # beyond the thinking budget, which counts as output
         return model_ask(call, cap=cap, cap_enforced=True, feature=self._feature)
 
     def _capped(self, request: ModelRequest[Any], call: ModelCall, step: Step) -> ModelRequest[Any]:

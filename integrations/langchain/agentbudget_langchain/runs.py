@@ -92,6 +92,8 @@ class Run:
     def used(self, reported: Usage | None) -> Usage | None:
         """The usage of the whole run. LangChain adds up what chunks state; where each stated a running total, the sum
         is wrong and the largest is right. A chunk that states only what is new has no input tokens after the first."""
+        if self.stated is None:
+            return reported
         if self._reports > 1 and self._running_total:
             return self.stated
         return merge(self.stated, reported)

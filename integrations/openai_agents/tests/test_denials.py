@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -17,10 +16,10 @@ from agentbudget.runtime.customer import Customer
 from agentbudget.testing.integration_suite import Ask, _applies, ask, customer, provider, session
 from agentbudget.testing.provider import FakeProvider, Reply
 from integrations.openai_agents.tests.adapter import Agents
+from tests.denials import rows
 
 __all__ = ["_applies", "ask", "customer", "provider", "session"]
 
-TABLE: Final = Path(__file__).parents[2] / "DENIALS.md"
 CALLS: Final = Credits("0.01")
 """More than the calls of the model that fits cost."""
 
@@ -147,13 +146,9 @@ def test_abort(customer: Customer, provider: FakeProvider, id: str) -> None:
 
 
 def test_the_table_has_these_rows_and_says_what_these_cases_say() -> None:
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in TABLE.read_text(encoding="utf-8").splitlines()
-        if line.startswith("| OA-")
-    ]
-    assert [row[0] for row in rows] == list(CASES)
-    for id, _, refuse, stop, abort in rows:
+    found = rows("OA")
+    assert [row[0] for row in found] == list(CASES)
+    for id, _, refuse, stop, abort in found:
         becomes = CASES[id][1]
         assert ("raised" if becomes is None else becomes) in refuse, id
         assert stop.startswith(refuse), id
