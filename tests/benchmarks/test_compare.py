@@ -379,7 +379,9 @@ def test_an_interrupted_comparison_leaves_no_tree_and_no_process(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     code = (
-        "import sys; from pathlib import Path; from benchmarks.__main__ import parser; from benchmarks.compare import command\n"
+        "import signal, sys; from pathlib import Path\n"
+        "from benchmarks.__main__ import parser; from benchmarks.compare import command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it, and what they start
         "sys.exit(command.run(parser().parse_args(sys.argv[2:]), repository=Path(sys.argv[1])))"
     )
     waiting = subprocess.Popen(

@@ -52,10 +52,10 @@ class Node(NamedTuple):
     def kill(self) -> None:
         """As when the power fails: every process of it, at once."""
         pids = self.pids()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)  # or the raylet would see its workers die, and say so
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        for how in (signal.SIGSTOP, signal.SIGKILL):  # or the raylet would see its workers die, and say so
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):  # idle workers come and go
+                    os.kill(pid, how)
 
 
 class Nodes:

@@ -264,8 +264,8 @@ def test_a_session_that_is_forgotten_is_told_of_and_keeps_no_memory(seen: Seen, 
     assert watch is not None
     for _ in range(5):
         acme.session(budget=5).open().reserve("tool", name="search", amount=1).settle()
-    gc.collect()
-    assert len(watch.sessions) == 0
+    while len(watch.sessions):  # a collection does nothing while another thread's is under way
+        gc.collect()
     assert [attributes_of(span)[names.OUTCOME] for span in seen.spans(names.SESSION)] == ["left"] * 5
     assert {parent_id(span) for span in seen.spans(names.STEP)} == {span_id(span) for span in seen.spans(names.SESSION)}
 
