@@ -66,7 +66,7 @@ class Plain(Struct, frozen=True):
         """Nanocredits of this usage, half to even; None where more must be looked at (another model was served)."""
         if usage.model is not None and usage.model != self.model:
             return None
-        return self.card.charge(usage, NO_SIZE)
+        return self.card.charge(usage, _NO_SIZE)
 
 
 class Pricer:
@@ -127,7 +127,7 @@ class Pricer:
         if stated is not None:
             nano, notes = stated, [*notes, "the provider's own cost was used"]
         elif priced is not None:
-            size = NO_SIZE if _reads_no_size(priced.card) else self._size(request, priced)[0]
+            size = _NO_SIZE if _reads_no_size(priced.card) else self._size(request, priced)[0]
             nano = priced.card.charge(usage, size)
             notes += _notes_on(usage, priced, nano)
         else:
@@ -320,7 +320,7 @@ def _notes_on(usage: Usage, priced: _Priced, nano: int) -> list[str]:
     return notes
 
 
-NO_SIZE: Final = Size()
+_NO_SIZE: Final = Size()
 
 
 def _reads_no_size(card: Card) -> bool:

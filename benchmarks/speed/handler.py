@@ -19,6 +19,7 @@ from benchmarks.speed.measure import Effort, Figure, Row, figure, figures, takin
 MOST_ADDED_US: Final = 60
 BLOCK: Final = 20
 FLOOR: Final = "invoke with a handler that does nothing"
+STATED: Final = "invoke with a handler that holds and settles a stated price"
 GUARDED: Final = "invoke with BudgetCallbackHandler"
 AGENT: Final = "agent with a middleware that does nothing"
 WATCHED_AGENT: Final = "the same, with a handler that does nothing"
@@ -39,6 +40,22 @@ class Nothing(BaseCallbackHandler):
         """Nothing."""
 
 
+class Stated(BaseCallbackHandler):
+    """A handler with a step at a stated price and nothing else: what a step itself costs between two calls of LangChain."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def on_chat_model_start(self, *arguments: Any, **more: Any) -> None:
+        self._step = self._session.reserve("tool", name="call", amount="0.0001", dispatched=True)
+
+    def on_llm_end(self, *arguments: Any, **more: Any) -> None:
+        self._step.settle()
+
+
 class NothingAround(AgentMiddleware):
     """A middleware around each model call and each tool call: for the latter LangChain adds a node to the graph."""
 
@@ -57,12 +74,15 @@ def added_to_an_invoke(effort: Effort) -> Row:
         if session.status().spent == 0:
             raise RuntimeError("the benchmark is wrong: nothing was charged")
     by_handler = _added("added by the handler", found, GUARDED, FLOOR)
+    by_step = _added("of it by a step at a stated price", found, STATED, FLOOR)
     by_middleware = _added("added by the middleware", found, GUARDED_AGENT, AGENT)
     by_langchain = _added("added to an agent by a handler that does nothing", found, WATCHED_AGENT, AGENT)
     target = f"handler and middleware <= {MOST_ADDED_US} us added"
     is_met = max(by_handler.median, by_middleware.median) <= MOST_ADDED_US
     what = "a chat model call held and settled on a leased session (SQLite), prices from genai-prices"
-    return Row("handler", what, [*figures(found), by_handler, by_middleware, by_langchain], target, is_met, FLOOR)
+    return Row(
+        "handler", what, [*figures(found), by_handler, by_step, by_middleware, by_langchain], target, is_met, FLOOR
+    )
 
 
 def _added(label: str, found: Mapping[str, Sequence[float]], with_it: str, without: str) -> Figure:
@@ -78,6 +98,7 @@ def _by_block(samples: Sequence[float]) -> list[float]:
 def _runs(session: Any) -> dict[str, Callable[[], object]]:
     model = ScriptedChatModel(model="gpt-5-mini", max_tokens=100)
     nothing: Any = {"callbacks": [Nothing()]}
+    stated: Any = {"callbacks": [Stated(session)]}
     guard: Any = {"callbacks": [BudgetCallbackHandler(session)]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,6 +108,7 @@ def _runs(session: Any) -> dict[str, Callable[[], object]]:
     return {
         "invoke without a handler": lambda: model.invoke("hi"),
         FLOOR: lambda: model.invoke("hi", nothing),
+        STATED: lambda: model.invoke("hi", stated),
         GUARDED: lambda: model.invoke("hi", guard),
         AGENT: lambda: plain.invoke(ASK),
         WATCHED_AGENT: lambda: watched.invoke(ASK),

@@ -14,7 +14,7 @@ from agentbudget.account.commands import LEASE_PREFIX, Hold, Kind
 from agentbudget.amounts import MAX_NANO, USD, Amount
 from agentbudget.catalog import Catalog, PriceRequest, Quote, estimate_input
 from agentbudget.catalog.estimate import Estimate, Estimator, serialise
-from agentbudget.catalog.pricing import NO_SIZE, Plain
+from agentbudget.catalog.pricing import Plain
 from agentbudget.catalog.usage import Usage
 from agentbudget.errors import InvalidRequest
 from agentbudget.runtime.leases.lease import PlainKey
@@ -140,10 +140,9 @@ class Priced(Struct):
     def charge(self, usage: Usage) -> tuple[int, str]:
         """Nanocredits of a usage, and the rate that priced them; at a stated price, that."""
         plain = self.plain
-        if plain is not None and (usage.model is None or usage.model == plain.model):
-            nano = plain.card.charge(usage, NO_SIZE)
-            if nano <= MAX_NANO:
-                return nano, plain.rate or ""
+        nano = None if plain is None else plain.charge(usage)
+        if plain is not None and nano is not None and nano <= MAX_NANO:
+            return nano, plain.rate or ""
         if (request := self.request) is None:
             return self.amount, "fixed"
         charge = self.catalog.charge(request, usage)

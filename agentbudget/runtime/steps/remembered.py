@@ -76,7 +76,7 @@ class Shape(Struct, frozen=True):
         if is_llm and self.ask.max_output_tokens is None and cap is not None and cap > plain.most > 0:
             cap = plain.most  # our cap, not the caller's
         out = plain.most if cap is None else cap
-        amount = plain.card.hold_of(tokens, out)
+        amount = plain.hold(tokens, out)
         if amount > MAX_NANO:
             return None
         measures = {**self.base, "tokens": tokens + out} if tokens or out else self.base
